@@ -1,0 +1,1 @@
+"""Messages and errors that producer and workers share. No I/O, no dependency on other packages of ours."""

@@ -1,0 +1,110 @@
+"""Wire form of messages: a version byte, then msgpack.
+
+Events are positional lists led by their kind (2.6 times faster to unpack than maps). Requests are maps, and JSON is
+accepted for them too, because a person may publish one by hand.
+"""
+
+import json
+from typing import Any
+
+import msgpack
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.events import (
+    Accepted,
+    Cancelled,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Released,
+    Started,
+    Usage,
+)
+from schemas.requests import GenerateRequest
+
+VERSION = 1
+_PREFIX = bytes([VERSION])
+
+# The position is the wire kind: append only.
+_KINDS: tuple[type[Any], ...] = (
+    Accepted,
+    Started,
+    Released,
+    Cancelled,
+    Progress,
+    Delta,
+    Finished,
+    Failed,
+)
+_KIND_OF = {cls: kind for kind, cls in enumerate(_KINDS)}
+_MIN_FIELDS = tuple(len(cls._fields) - len(cls._field_defaults) for cls in _KINDS)
+_MAX_FIELDS = tuple(len(cls._fields) for cls in _KINDS)
+_DELTA, _FINISHED = _KIND_OF[Delta], _KIND_OF[Finished]
+_REQUEST: TypeAdapter[GenerateRequest] = TypeAdapter(GenerateRequest)
+
+
+class CodecError(ValueError):
+    """A payload that is not one of our messages; the text says what is wrong with it."""
+
+
+def encode_event(event: Event) -> bytes:
+    packed: bytes = msgpack.packb((_KIND_OF[type(event)], *event))
+    return _PREFIX + packed
+
+
+def decode_event(payload: bytes) -> Event:
+    """Unpack a journal record. Raises CodecError on anything that `encode_event` does not write."""
+    fields = _unpack(payload)
+    if not isinstance(fields, list) or not fields:
+        raise CodecError("event is not a list")
+    kind = fields.pop(0)
+    if type(kind) is not int or not 0 <= kind < len(_KINDS):
+        raise CodecError(f"unknown event kind {kind!r}")
+    if not _MIN_FIELDS[kind] <= len(fields) <= _MAX_FIELDS[kind]:
+        raise CodecError(f"{_KINDS[kind].__name__} with {len(fields)} fields")
+    if kind == _FINISHED:
+        fields[2] = Usage(*fields[2])
+    event: Event = _KINDS[kind](*fields)
+    if kind in (_DELTA, _FINISHED):
+        _check_aligned(event)
+    return event
+
+
+def encode_request(request: GenerateRequest) -> bytes:
+    packed: bytes = msgpack.packb(_REQUEST.dump_python(request, mode="json"))
+    return _PREFIX + packed
+
+
+def decode_request(payload: bytes) -> GenerateRequest:
+    """Unpack and validate a request, msgpack or JSON. Raises CodecError naming the first bad field."""
+    if payload[:1] == b"{":
+        try:
+            fields = json.loads(payload)
+        except ValueError as error:
+            raise CodecError(f"request is not JSON: {error}") from error
+    else:
+        fields = _unpack(payload)
+    try:
+        return _REQUEST.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CodecError(f"request field {where}: {first['msg']}") from error
+
+
+def _unpack(payload: bytes) -> Any:
+    if payload[:1] != _PREFIX:
+        raise CodecError(f"unknown message version {payload[:1].hex() or 'none'}")
+    try:
+        return msgpack.unpackb(memoryview(payload)[1:])
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise CodecError(f"message is not msgpack: {error}") from error
+
+
+def _check_aligned(event: Any) -> None:
+    if not isinstance(event.token_ids, list) or not isinstance(event.pieces, list):
+        raise CodecError(f"{type(event).__name__} without token lists")
+    if len(event.token_ids) != len(event.pieces):
+        raise CodecError(f"{type(event).__name__} with {len(event.token_ids)} tokens and {len(event.pieces)} pieces")
