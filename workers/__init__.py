@@ -1,0 +1,1 @@
+"""What consumes requests: intake, engine, KV and the runners that own a device."""
