@@ -7,7 +7,7 @@ accepted for them too, because a person may publish one by hand.
 import json
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.events import (

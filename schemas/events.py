@@ -76,7 +76,7 @@ class Delta(NamedTuple):
     """
 
     run: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     token_ids: list[int]
     pieces: list[str]
 

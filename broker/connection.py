@@ -1,0 +1,387 @@
+"""One connection of one role: connect, stay connected, publish with a decided outcome."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from broker.credentials import find_login
+from broker.errors import (
+    ApiError,
+    BrokerError,
+    BrokerTimeout,
+    BrokerUnavailable,
+    BrokerUnsuitable,
+    NoResponders,
+    Refused,
+    StreamMissing,
+)
+from broker.inbox import Inbox
+from broker.outcomes import Expect, PubAck, as_final, is_transient, parse_answer, publish_headers
+from broker.roles import Role, inbox_prefix
+
+_log = logging.getLogger("inferflux.broker.connection")
+
+MIN_VERSION = (2, 12)
+_ATTEMPT_S = 1.0
+_RETRY_S = 0.05
+_MAX_RETRY_S = 1.0
+_JETSTREAM_OFF = (10039, 10076)
+_PERMISSIONS = "permissions violation"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Where and as whom to connect. `url` may list several servers, comma-separated.
+
+    `credentials` is a directory of role files, one such file, or a `.creds` file; None takes the login from the url.
+    """
+
+    url: str
+    role: Role
+    name: str
+    credentials: Path | None = None
+
+
+class Connection:
+    """Shared by everything in a process that acts in one role; used from one event loop."""
+
+    def __init__(self, config: BrokerConfig) -> None:
+        self._config = config
+        self._client = Client()
+        self._inbox: Inbox | None = None
+        self._connected = asyncio.Event()
+        self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refusal: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        self._last_error = "no answer"
+        self._closing = False
+        self.reconnects = 0
+        self.num_refused = 0
+        self.dropped = 0
+
+    @classmethod
+    async def open(cls, config: BrokerConfig, *, timeout_s: float = 10) -> "Connection":
+        """Connect and check that the broker can serve us.
+
+        Raises BrokerUnavailable (nothing answers in time) or BrokerUnsuitable (refused, too old, no JetStream).
+        """
+        self = cls(config)
+        deadline = time.monotonic() + timeout_s
+        try:
+            await self._connect(timeout_s)
+            await self._check(deadline)
+        except BaseException:
+            await self.close()
+            raise
+        _log.info("connected to %s as %s, nats-server %s", _bare(config.url), config.role, self.server_version)
+        return self
+
+    @property
+    def role(self) -> Role:
+        return self._config.role
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected.is_set()
+
+    @property
+    def is_closed(self) -> bool:
+        """True once closed for good, by us or because the server threw us out. There is no way back."""
+        return self._client.is_closed
+
+    @property
+    def server_version(self) -> str:
+        return str(self._client._server_info.get("version", "unknown"))
+
+    @property
+    def max_payload(self) -> int:
+        return self._client.max_payload
+
+    @property
+    def raw(self) -> Client:
+        """The client library's connection. For broker/ only."""
+        return self._client
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run `callback` after every reconnection, in a task of its own."""
+        self._reconnect_callbacks.append(callback)
+
+    def remove_on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Undo `on_reconnect`. Unknown callbacks are ignored."""
+        if callback in self._reconnect_callbacks:
+            self._reconnect_callbacks.remove(callback)
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until connected; False when that takes longer than `timeout_s`."""
+        if self._connected.is_set():
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connected.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Publish without an ack. Best effort: while disconnected the message is dropped and counted."""
+        if not self._connected.is_set():
+            self.dropped += 1
+            return
+        try:
+            await self._client.publish(subject, payload, reply, headers)
+        except (OSError, nats.errors.Error) as error:
+            self.dropped += 1
+            _log.debug("publish on %s: %s", subject, error)
+
+    async def publish_acked(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        msg_id: str | None = None,
+        expect: Expect | None = None,
+        give_up_s: float = 10.0,
+    ) -> PubAck:
+        """Publish into a stream until the outcome is known.
+
+        Unknown outcomes (no answer, no leader, connection lost) are retried with the same message, so without `msg_id`
+        or `expect` it may be stored twice. Raises WrongSequence and StreamFull, which are final; after `give_up_s`
+        StreamMissing or BrokerUnavailable, and then it may still have been stored.
+        """
+        all_headers = publish_headers(headers, msg_id, expect)
+        deadline = time.monotonic() + give_up_s
+        pause = _RETRY_S
+        for attempt in count():
+            try:
+                ack = await self._publish_once(subject, payload, all_headers, deadline)
+                return ack if attempt == 0 else ack._replace(duplicate=False)
+            except (NoResponders, BrokerTimeout, ApiError) as error:
+                if isinstance(error, ApiError) and not is_transient(error):
+                    raise as_final(error) from None
+                left = deadline - time.monotonic()
+                if left <= pause:
+                    raise self._gave_up(error, subject, give_up_s) from error
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _MAX_RETRY_S)
+        raise AssertionError
+
+    async def request(
+        self, subject: str, payload: bytes, timeout_s: float = 1.0, *, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """One request, one answer, no retry. Raises NoResponders, BrokerTimeout, Refused."""
+        return await self._require_inbox().request(subject, payload, timeout_s, headers)
+
+    async def collect(self, subject: str, payload: bytes, timeout_s: float = 5.0) -> list[Msg]:
+        """One request, many answers (see Inbox.collect), no retry. Raises NoResponders, BrokerTimeout, Refused."""
+        return await self._require_inbox().collect(subject, payload, timeout_s)
+
+    async def api(self, name: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+        """One JetStream API request, no retry. Raises ApiError, NoResponders, BrokerTimeout, Refused."""
+        payload = json.dumps(body).encode() if body is not None else b""
+        answer = await self.request(f"$JS.API.{name}", payload, timeout_s)
+        return parse_answer(answer.data)
+
+    async def subscribe(
+        self,
+        subject: str,
+        callback: Callable[[Msg], Awaitable[None]],
+        *,
+        max_pending: int = 1 << 20,
+        max_pending_bytes: int = 1 << 28,
+    ) -> Subscription:
+        """Subscribe and wait until the server knows it. It is renewed after a reconnection.
+
+        Messages beyond the pending limits are dropped and reported in the log.
+        """
+        subscription = await self._client.subscribe(
+            subject, cb=callback, pending_msgs_limit=max_pending, pending_bytes_limit=max_pending_bytes
+        )
+        if self.is_connected:
+            await self.flush()
+        return subscription
+
+    async def flush(self) -> None:
+        """Wait until the server has taken all that was published. Raises BrokerTimeout."""
+        try:
+            # Twice: the client library sends a ping ahead of what waits in its buffer, and empties that meanwhile.
+            await self._client.flush()
+            await self._client.flush()
+        except nats.errors.Error as error:
+            raise BrokerTimeout(str(error)) from error
+
+    async def drain(self) -> None:
+        """Handle what has arrived, send what is waiting, then close."""
+        self._closing = True
+        with contextlib.suppress(nats.errors.Error):  # not connected: nothing can be drained
+            await self._client.drain()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close at once. May be called again."""
+        self._closing = True
+        self._connected.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._inbox is not None:
+            self._inbox.disconnected()
+        await self._client.close()
+        reconnecting = self._client._reconnection_task
+        if reconnecting is not None:
+            await _cancel_for_sure(reconnecting)
+
+    async def _connect(self, timeout_s: float) -> None:
+        connecting = asyncio.create_task(self._client.connect(**self._options()))
+        waited: set[asyncio.Future[Any]] = {connecting, self._refusal}
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            await _cancel_for_sure(connecting)
+            if self._refusal.done():
+                raise self._refusal.result()
+            raise BrokerUnavailable(f"no NATS at {_bare(self._config.url)}: {self._last_error}")
+        try:
+            connecting.result()
+        except (OSError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"no NATS at {_bare(self._config.url)}: {error}") from error
+        self._connected.set()
+        self._inbox = Inbox(self._client)
+        await self._inbox.start()
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "servers": self._config.url.split(","),
+            "name": self._config.name,
+            "inbox_prefix": inbox_prefix(self._config.role),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.1,
+            "ping_interval": 5,
+            "max_outstanding_pings": 2,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnected,
+            "reconnected_cb": self._on_reconnected,
+            "closed_cb": self._on_closed,
+        }
+        if self._config.credentials is not None:
+            login = find_login(self._config.credentials, self._config.role)
+            if isinstance(login, Path):
+                options["user_credentials"] = str(login)
+            else:
+                options["user"], options["password"] = login
+        return options
+
+    async def _check(self, deadline: float) -> None:
+        """Raise BrokerUnsuitable unless the server is new enough and has JetStream for us."""
+        version = self.server_version
+        if _parse_version(version) < MIN_VERSION:
+            needed = ".".join(map(str, MIN_VERSION))
+            raise BrokerUnsuitable(f"nats-server {version} is too old: {needed} or later is needed")
+        while True:
+            try:
+                await self.api("INFO", timeout_s=_ATTEMPT_S)
+                return
+            except NoResponders:
+                raise BrokerUnsuitable(f"JetStream is off on {_bare(self._config.url)}: start it with -js") from None
+            except ApiError as error:
+                if error.err_code in _JETSTREAM_OFF:
+                    raise BrokerUnsuitable(f"JetStream is off for this account: {error.description}") from None
+                last: BrokerError = error
+            except BrokerTimeout as error:
+                last = error
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"JetStream on {_bare(self._config.url)} does not answer: {last}")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _publish_once(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, deadline: float
+    ) -> PubAck:
+        await self.wait_connected(deadline - time.monotonic())
+        answer = await self.request(subject, payload, _ATTEMPT_S, headers=headers)
+        ack = parse_answer(answer.data)
+        return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
+
+    def _gave_up(self, error: BrokerError, subject: str, give_up_s: float) -> BrokerUnavailable:
+        if isinstance(error, NoResponders):
+            return StreamMissing(f"no stream takes {subject}: is the topology applied?")
+        return BrokerUnavailable(f"no answer from the broker in {give_up_s:g} s: {error}")
+
+    def _require_inbox(self) -> Inbox:
+        assert self._inbox is not None, "not opened"
+        return self._inbox
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        self._last_error = text
+        lowered = text.lower()
+        if "authorization violation" in lowered:
+            if not self._refusal.done():
+                self._refusal.set_result(Refused(f"{_bare(self._config.url)} refuses the login of role {self.role}"))
+            return
+        if _PERMISSIONS in lowered:
+            self.num_refused += 1
+            _log.error("role %s: %s", self.role, text)
+            if self._inbox is not None and '"' in text:
+                self._inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
+            return
+        _log.log(logging.WARNING if self.is_connected else logging.DEBUG, "%s", text)
+
+    async def _on_disconnected(self) -> None:
+        if self._connected.is_set() and not self._closing:
+            _log.warning("connection lost: %s", self._last_error)
+        self._connected.clear()
+        if self._inbox is not None:
+            self._inbox.disconnected()
+
+    async def _on_reconnected(self) -> None:
+        self._connected.set()
+        self.reconnects += 1
+        _log.info("reconnected to %s, nats-server %s", _bare(self._config.url), self.server_version)
+        # Tasks: the client library takes an error or a delay in here for a failed connection.
+        for callback in list(self._reconnect_callbacks):
+            task = asyncio.create_task(self._run(callback))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _on_closed(self) -> None:
+        self._connected.clear()
+        if not self._closing:
+            _log.critical("the server closed the connection for good: %s", self._client.last_error)
+
+    async def _run(self, callback: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await callback()
+        except BrokerError as error:
+            _log.warning("after reconnection: %s", error)
+
+
+async def _cancel_for_sure(task: asyncio.Task[Any]) -> None:
+    """Cancel until it works: before Python 3.12 a `wait_for` that ends just then swallows it, and the loop goes on."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_RETRY_S)
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    numbers = text.partition("-")[0].split(".")[:2]
+    return tuple(int(number) for number in numbers if number.isdigit())
+
+
+def _bare(url: str) -> str:
+    """The url without logins, for messages."""
+    return ",".join(
+        part.split("://")[0] + "://" + part.rpartition("@")[2].rpartition("://")[2] for part in url.split(",")
+    )

@@ -1,0 +1,37 @@
+"""Headers of request messages: who, what, how urgent and where to, so that `nats sub` can be read by a person."""
+
+from typing import NamedTuple
+
+from schemas.requests import GenerateRequest
+
+REQUEST_ID = "Ifx-Request-Id"
+TENANT = "Ifx-Tenant"
+PRIORITY = "Ifx-Priority"
+DEADLINE = "Ifx-Deadline"
+EDGE = "Ifx-Edge"
+# The body is not in the message but in the blob stream.
+BLOB = "Ifx-Blob"
+CONTENT_TYPE = "Content-Type"
+TRACEPARENT = "traceparent"
+MSGPACK = "application/msgpack"
+
+
+class RequestRef(NamedTuple):
+    """Which journal a request writes: enough to claim it before its body is read."""
+
+    edge: str
+    request_id: str
+
+
+def request_headers(request: GenerateRequest) -> dict[str, str]:
+    headers = {
+        REQUEST_ID: request.request_id,
+        TENANT: request.identity.tenant,
+        PRIORITY: request.priority.value,
+        DEADLINE: str(request.deadline_ms),
+        EDGE: request.edge,
+        CONTENT_TYPE: MSGPACK,
+    }
+    if request.traceparent is not None:
+        headers[TRACEPARENT] = request.traceparent
+    return headers

@@ -1,0 +1,248 @@
+"""Take requests from the queue, highest class first, never more than there is room for.
+
+One waiting pull per class; a class without one is asked first without waiting, so that a backlog is taken in order of
+class. The client library's `fetch` is not used: it misses dead servers and strands messages.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from broker.connection import Connection
+from broker.inbox import status
+from broker.lease import Lease
+from broker.subjects import STREAM_REQUESTS, consumer_name, request_subject
+from schemas.requests import PriorityClass
+
+_log = logging.getLogger("inferflux.broker.pull")
+
+EXPIRES_S = 2.0
+HEARTBEAT_S = 0.5
+_MISSED_S = 2.5 * HEARTBEAT_S
+_NO_WAIT_S = 1.0
+_RETRY_S = 0.05
+_MAX_RETRY_S = 1.0
+_FAILED_HANDLER_DELAY_S = 1.0
+_WAITING = json.dumps({"batch": 1, "expires": int(EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}).encode()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One consumer: what is asked of it now, and when it may be asked again after an error."""
+
+    name: str
+    pull: "_Pull | None" = None
+    retry_at: float = 0.0
+    pause_s: float = _RETRY_S
+
+
+@dataclass(slots=True)
+class _Pull:
+    """One request for messages that the server has not yet answered in full."""
+
+    token: str
+    lane: _Lane
+    remaining: int
+    ends_at: float
+    seen_at: float = field(default_factory=time.monotonic)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class PullLoop:
+    """Pulls for one model. `credit()` is how many leases the owner can take now; it is asked before every hand-over.
+
+    `on_lease` takes its credit before it first awaits, and returns soon: the next lease waits for it.
+    A lease that comes when there is no credit goes back at once and its class is not asked until there is some.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        model: str,
+        *,
+        worker_id: str,
+        on_lease: Callable[[Lease], Awaitable[None] | None],
+        credit: Callable[[], int],
+        lanes: int = 1,
+    ) -> None:
+        self._connection = connection
+        self._name = f"{worker_id}/{model}"
+        self._on_lease = on_lease
+        self._credit = credit
+        places = [(model, priority, str(lane)) for priority in PriorityClass for lane in range(lanes)]
+        self._lanes = [_Lane(consumer_name(*place)) for place in places]
+        self._lane_of = {request_subject(*place): lane for place, lane in zip(places, self._lanes, strict=True)}
+        self._pulls: dict[str, _Pull] = {}
+        self._tokens = count()
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self.surplus = 0
+
+    async def start(self) -> None:
+        """Begin to pull. The consumers need not exist yet."""
+        assert self._task is None, "already started"
+        self._inbox = self._connection.raw.new_inbox()
+        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
+        self._connection.on_reconnect(self._restart)
+        self._task = asyncio.create_task(self._run(), name=f"pull {self._name}")
+
+    def wake(self) -> None:
+        """Credit may have grown."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Stop asking, give back what still comes, and return when nothing can come any more (at most 2 s)."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        # A pull is never cancelled by unsubscribing: a message on its way would be stranded until ack_wait.
+        while self._pulls and self._connection.is_connected:
+            pull = next(iter(self._pulls.values()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, pull.ends_at - time.monotonic())):
+                    await pull.done.wait()
+            self._drop_overdue(time.monotonic())
+        self._connection.remove_on_reconnect(self._restart)
+        if self._subscription is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await self._subscription.unsubscribe()
+            self._subscription = None
+
+    async def _restart(self) -> None:
+        """After a reconnection the server has forgotten our pulls."""
+        for token in list(self._pulls):
+            self._end(token)
+        for lane in self._lanes:
+            lane.retry_at, lane.pause_s = 0.0, _RETRY_S
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            if not self._connection.is_connected or self._credit() <= 0:
+                await self._wake.wait()
+                continue
+            self._drop_overdue(time.monotonic())
+            await self._take_backlog()
+            if self._credit() > 0 and not self._stopping:
+                await self._open_waiting()
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Until something happens, or the next pull may be overdue or the next class may be asked again."""
+        now = time.monotonic()
+        times = [min(pull.seen_at + _MISSED_S, pull.ends_at) for pull in self._pulls.values()]
+        times += [lane.retry_at for lane in self._lanes if lane.pull is None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.001, min(times) - now) if times else None):
+                await self._wake.wait()
+
+    async def _take_backlog(self) -> None:
+        """Ask the classes that have no pull open, highest first, for as much as there is credit."""
+        for lane in self._lanes:
+            credit = self._credit()
+            if credit <= 0 or self._stopping:
+                return
+            if lane.pull is None and lane.retry_at <= time.monotonic():
+                body = json.dumps({"batch": credit, "no_wait": True}).encode()
+                pull = await self._ask(lane, body, credit, _NO_WAIT_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_NO_WAIT_S):
+                        await pull.done.wait()
+
+    async def _open_waiting(self) -> None:
+        now = time.monotonic()
+        for lane in self._lanes:
+            if lane.pull is None and lane.retry_at <= now:
+                # Half a second of grace: the server's own end of the pull comes first.
+                await self._ask(lane, _WAITING, 1, EXPIRES_S + HEARTBEAT_S)
+
+    async def _ask(self, lane: _Lane, body: bytes, batch: int, limit_s: float) -> _Pull:
+        token = str(next(self._tokens))
+        pull = _Pull(token, lane, batch, time.monotonic() + limit_s)
+        lane.pull = self._pulls[token] = pull
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_REQUESTS}.{lane.name}"
+        await self._connection.publish(subject, body, reply=f"{self._inbox}.{token}")
+        return pull
+
+    def _end(self, token: str) -> None:
+        pull = self._pulls.pop(token, None)
+        if pull is not None:
+            if pull.lane.pull is pull:
+                pull.lane.pull = None
+            pull.done.set()
+            self._wake.set()
+
+    def _drop_overdue(self, now: float) -> None:
+        """Forget pulls whose server is silent. What they still bring is taken or given back like any other."""
+        for token, pull in list(self._pulls.items()):
+            if now >= pull.ends_at or now - pull.seen_at > _MISSED_S:
+                self._end(token)
+
+    async def _on_message(self, message: Msg) -> None:
+        if message.reply:
+            self._count(message)
+            await self._hand_over(message)
+            return
+        # Only the server's own messages carry our token in their subject.
+        token = message.subject.rpartition(".")[2]
+        code = status(message)
+        if code == "100":
+            if token in self._pulls:
+                self._pulls[token].seen_at = time.monotonic()
+        elif code is not None:
+            self._on_end(token, code, (message.headers or {}).get("Description", ""))
+
+    def _count(self, message: Msg) -> None:
+        """One message of the pull that its class has open is there."""
+        lane = self._lane_of.get(message.subject)
+        if lane is None or lane.pull is None:
+            return
+        lane.pause_s = _RETRY_S
+        lane.pull.remaining -= 1
+        lane.pull.seen_at = time.monotonic()
+        if lane.pull.remaining <= 0:
+            self._end(lane.pull.token)
+
+    def _on_end(self, token: str, code: str, reason: str) -> None:
+        """A pull ended without (all of) its messages: 404 and 408 are the ordinary ways, others mean wait a little."""
+        pull = self._pulls.get(token)
+        if pull is None:
+            return
+        lane = pull.lane
+        if code in ("404", "408"):
+            lane.pause_s = _RETRY_S
+        else:
+            log = _log.info if lane.pause_s == _RETRY_S else _log.debug
+            log("%s: consumer %s: %s %s", self._name, lane.name, code, reason)
+            lane.retry_at = time.monotonic() + lane.pause_s
+            lane.pause_s = min(2 * lane.pause_s, _MAX_RETRY_S)
+        self._end(token)
+
+    async def _hand_over(self, message: Msg) -> None:
+        lease = Lease(self._connection, message.subject, message.reply, message.data, message.headers)
+        if self._stopping or self._credit() <= 0:
+            self.surplus += 1
+            await lease.nak()
+            return
+        try:
+            result = self._on_lease(lease)
+            if result is not None:
+                await result
+        except Exception:
+            _log.exception("%s: a delivery could not be taken", self._name)
+            await lease.nak(_FAILED_HANDLER_DELAY_S)

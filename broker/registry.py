@@ -1,0 +1,217 @@
+"""What should be served and who serves it now: live views of the buckets `models` and `workers`."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from broker.connection import Connection
+from broker.errors import WrongSequence
+from broker.outcomes import Expect
+from broker.presence import Presence
+from broker.reader import JournalReader, StartAt
+from broker.specs import PRESENCE_TTL_S
+from broker.subjects import BUCKET_MODELS, BUCKET_WORKERS, bucket_stream, bucket_subject, decode_token
+from schemas.control import ModelCard, ServedModel, WorkerAdvert
+
+__all__ = ["Presence", "Registry"]
+_log = logging.getLogger("inferflux.broker.registry")
+
+_SWEEP_S = 1.0
+_STALE_S = PRESENCE_TTL_S + 2
+_ATTEMPTS = 5
+_CATCH_UP_S = 1.0
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+class Registry:
+    """Follows both buckets; writes model cards by compare-and-set. `workers=False` leaves the workers' bucket out.
+
+    `models` and `workers` are replaced entry by entry as news come; callbacks run after each change.
+    """
+
+    def __init__(self, connection: Connection, *, watch_workers: bool = True) -> None:
+        self._connection = connection
+        self.models: dict[str, ModelCard] = {}
+        self.workers: dict[str, WorkerAdvert] = {}
+        self._revisions: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._models = self._reader(BUCKET_MODELS, self._on_model, self._on_models_recreated)
+        self._workers = self._reader(BUCKET_WORKERS, self._on_worker, self.workers.clear) if watch_workers else None
+
+    async def start(self) -> None:
+        """Attach and wait for what the buckets hold; waits while they do not exist. May be called again."""
+        if self._task is not None:
+            return
+        self._task = asyncio.create_task(self._sweep(), name="registry")
+        for reader in self._readers():
+            await reader.start()
+        for reader in self._readers():
+            await reader.caught_up()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        for reader in self._readers():
+            await reader.close()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back after every change of `models` or `workers`. On the loop; must be quick."""
+        self._callbacks.append(callback)
+
+    def resolve(self, name: str | None) -> ModelCard | None:
+        """The card for an id, an alias, or None and "default" for the default model; None when unknown."""
+        if name is not None:
+            if name in self.models:
+                return self.models[name]
+            for card in self.models.values():
+                if name in card.aliases:
+                    return card
+            if name != "default":
+                return None
+        defaults = [card for card in self.models.values() if card.default]
+        if defaults:
+            return max(defaults, key=lambda card: self._revisions[card.id])
+        return next(iter(self.models.values())) if len(self.models) == 1 else None
+
+    def serving(self, model_id: str) -> list[ServedModel]:
+        """What the live workers that take new requests say about a model."""
+        return [
+            served
+            for advert in self.workers.values()
+            if not advert.draining
+            for served in advert.models
+            if served.id == model_id
+        ]
+
+    def slots(self) -> int:
+        """Sequences that the whole fleet can run at once."""
+        return sum(served.slots for advert in self.workers.values() for served in advert.models)
+
+    async def put_model(self, card: ModelCard) -> None:
+        """Write a card if the bucket does not hold it already. A write of somebody else meanwhile is looked at first.
+
+        Raises BrokerUnavailable, WrongSequence when others keep writing.
+        """
+        await self._write(card.id, card)
+
+    async def delete_model(self, model_id: str) -> None:
+        """Remove a card; does nothing when there is none. Raises as `put_model` does."""
+        await self._write(model_id, None)
+
+    async def _write(self, model_id: str, card: ModelCard | None) -> None:
+        subject = bucket_subject(BUCKET_MODELS, model_id)
+        payload = card.model_dump_json().encode() if card is not None else b""
+        headers = None if card is not None else {"KV-Operation": "DEL"}
+        for attempt in range(_ATTEMPTS):
+            if self.models.get(model_id) == card:
+                return
+            revision = self._revisions.get(model_id, 0)
+            try:
+                ack = await self._connection.publish_acked(subject, payload, headers=headers, expect=Expect(revision))
+            except WrongSequence:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await self._wait_for(model_id, revision + 1)
+            else:
+                await self._wait_for(model_id, ack.seq)
+                return
+
+    async def _wait_for(self, model_id: str, revision: int) -> None:
+        """Wait until the view has this revision of a card, or a second."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                while self._revisions.get(model_id, 0) < revision:
+                    self._news.clear()
+                    await self._news.wait()
+
+    def _reader(
+        self,
+        bucket: str,
+        on_entry: Callable[[str, int, bytes | None], None],
+        on_recreated: Callable[[], None],
+    ) -> JournalReader:
+        def on_record(subject: str, seq: int, payload: bytes, headers: dict[str, str] | None) -> None:
+            try:
+                key = decode_token(subject.split(".", 2)[2])
+            except ValueError as error:
+                _log.warning("bucket %s: %s", bucket, error)
+                return
+            on_entry(key, seq, None if headers and _is_deletion(headers) else payload)
+
+        stream, everything = bucket_stream(bucket), bucket_subject(bucket, ">")
+        start = StartAt.last_per_subject()
+        return JournalReader(self._connection, stream, everything, on_record, start=start, on_recreated=on_recreated)
+
+    def _readers(self) -> list[JournalReader]:
+        return [reader for reader in (self._models, self._workers) if reader is not None]
+
+    def _on_model(self, key: str, seq: int, payload: bytes | None) -> None:
+        self._revisions[key] = seq
+        card = _parse(ModelCard, key, payload)
+        if self.models.get(key) != card:
+            _replace(self.models, key, card)
+            self._changed()
+        self._news.set()
+
+    def _on_models_recreated(self) -> None:
+        self.models.clear()
+        self._revisions.clear()
+        self._changed()
+
+    def _on_worker(self, key: str, seq: int, payload: bytes | None) -> None:
+        self._seen[key] = time.monotonic()
+        advert = _parse(WorkerAdvert, key, payload)
+        if self.workers.get(key) != advert:
+            _replace(self.workers, key, advert)
+            self._changed()
+
+    def _changed(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+    async def _sweep(self) -> None:
+        """Drop workers that were not heard of: their mark of expiry may have gone while we were away."""
+        while self._workers is not None:
+            await asyncio.sleep(_SWEEP_S)
+            if not self._workers.is_live:
+                continue
+            limit = time.monotonic() - _STALE_S
+            if self._workers.live_since > limit:
+                continue
+            for worker_id in [key for key in self.workers if self._seen[key] < limit]:
+                _log.info("worker %s is gone without a word", worker_id)
+                del self.workers[worker_id]
+                self._changed()
+
+
+def _is_deletion(headers: dict[str, str]) -> bool:
+    return headers.get("KV-Operation") in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
+
+
+def _parse(kind: type[_Document], key: str, payload: bytes | None) -> _Document | None:
+    """The document of an entry; None for a deletion and for what is not one (logged)."""
+    if payload is None:
+        return None
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        _log.warning("%s %s: %s", kind.__name__, key, error.errors(include_url=False, include_input=False)[0]["msg"])
+        return None
+
+
+def _replace(documents: dict[str, _Document], key: str, document: _Document | None) -> None:
+    if document is None:
+        documents.pop(key, None)
+    else:
+        documents[key] = document

@@ -1,0 +1,131 @@
+"""Roles and what each may do on the broker, as data: one account, one user per role.
+
+Lists are allow lists; what is not named is refused by the server. Workers are trusted with prompts and answers, so a
+worker may write into any request's journal. An edge may read all journals, since any edge may resume any request.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from broker.subjects import (
+    BUCKET_MODELS,
+    BUCKET_WORKERS,
+    CANCEL_ALL,
+    EVENTS_ALL,
+    STREAM_BLOBS,
+    STREAM_REQUESTS,
+    STREAM_TOKENS,
+    bucket_stream,
+)
+
+
+class Role(StrEnum):
+    TOPOLOGY = "topology"
+    EDGE = "edge"
+    WORKER = "worker"
+    INSPECTOR = "inspector"
+    INSPECTOR_FULL = "inspector-full"
+
+
+class Permissions(NamedTuple):
+    """Subjects a role may publish to and subscribe to. `responds`: it may answer requests it received."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    responds: bool = False
+
+
+def inbox_prefix(role: Role) -> str:
+    """Prefix of reply subjects. One role cannot listen to another's answers."""
+    return f"_INBOX_{role}"
+
+
+def permissions(role: Role) -> Permissions:
+    """What `role` may do, its inbox included."""
+    granted = _PERMISSIONS[role]
+    return granted._replace(subscribe=(f"{inbox_prefix(role)}.>", *granted.subscribe))
+
+
+def _watch(bucket: str) -> tuple[str, ...]:
+    return _follow(bucket_stream(bucket))
+
+
+def _follow(stream: str) -> tuple[str, ...]:
+    """What a JournalReader of `stream` needs."""
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.DELETE.{stream}.*",
+    )
+
+
+_INSPECT = (
+    "$JS.API.INFO",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.INFO.*",
+    "$JS.API.CONSUMER.NAMES.*",
+    "$JS.API.CONSUMER.LIST.*",
+    "$JS.API.CONSUMER.INFO.*.*",
+)
+_PERMISSIONS = {
+    # The only creator of streams and request consumers. Registers models, so that `up` needs no second role for it.
+    Role.TOPOLOGY: Permissions(publish=("$JS.API.>", f"$KV.{BUCKET_MODELS}.>"), subscribe=()),
+    Role.EDGE: Permissions(
+        publish=(
+            "inferflux.req.>",
+            "inferflux.tok.*.*.head",
+            "inferflux.tok.*.*.run",
+            "inferflux.blob.>",
+            "inferflux.ctl.>",
+            EVENTS_ALL,
+            "$JS.API.INFO",
+            # Hand-back on behalf of a dead worker, withdrawal, depth and age of the queue.
+            f"$JS.ACK.{STREAM_REQUESTS}.>",
+            f"$JS.API.STREAM.MSG.DELETE.{STREAM_REQUESTS}",
+            f"$JS.API.STREAM.MSG.GET.{STREAM_REQUESTS}",
+            f"$JS.API.CONSUMER.INFO.{STREAM_REQUESTS}.*",
+            # Read journals live and from their start; drop delivered ones.
+            f"$JS.API.STREAM.MSG.GET.{STREAM_TOKENS}",
+            f"$JS.API.DIRECT.GET.{STREAM_TOKENS}",
+            *_follow(STREAM_TOKENS),
+            f"$JS.API.STREAM.PURGE.{STREAM_TOKENS}",
+            f"$JS.API.STREAM.PURGE.{STREAM_BLOBS}",
+            f"$KV.{BUCKET_MODELS}.>",
+            *_watch(BUCKET_MODELS),
+            *_watch(BUCKET_WORKERS),
+        ),
+        subscribe=("inferflux.ctl.edge.>",),
+    ),
+    Role.WORKER: Permissions(
+        publish=(
+            "inferflux.tok.*.*.run",
+            "inferflux.tok.*.*.ev",
+            "inferflux.dlq.>",
+            EVENTS_ALL,
+            "$JS.API.INFO",
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_REQUESTS}.*",
+            f"$JS.ACK.{STREAM_REQUESTS}.>",
+            f"$JS.API.STREAM.MSG.GET.{STREAM_TOKENS}",
+            f"$JS.API.DIRECT.GET.{STREAM_TOKENS}",
+            f"$JS.API.DIRECT.GET.{STREAM_BLOBS}",
+            f"$KV.{BUCKET_WORKERS}.>",
+            *_watch(BUCKET_MODELS),
+        ),
+        subscribe=(CANCEL_ALL, "inferflux.ctl.worker.*"),
+        responds=True,
+    ),
+    Role.INSPECTOR: Permissions(publish=_INSPECT, subscribe=("$JS.EVENT.ADVISORY.>", EVENTS_ALL)),
+    # Bodies too. Not the control subjects: a listener there would hide a worker's death from the edges.
+    Role.INSPECTOR_FULL: Permissions(
+        publish=(*_INSPECT, "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*", "$JS.API.DIRECT.GET.*.>"),
+        subscribe=(
+            "$JS.EVENT.ADVISORY.>",
+            EVENTS_ALL,
+            "inferflux.req.>",
+            "inferflux.tok.>",
+            "inferflux.blob.>",
+            "inferflux.dlq.>",
+        ),
+    ),
+}

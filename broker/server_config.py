@@ -1,0 +1,71 @@
+"""Configuration of the embedded nats-server: one account, a user per role, loopback only."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from broker.credentials import Login
+from broker.roles import Permissions, Role, permissions
+
+MAX_PAYLOAD_BYTES = 8 << 20
+MAX_MEMORY_BYTES = 256 << 20
+_SPARE_BYTES = 1 << 30
+
+
+def max_file_bytes(store: Path) -> int:
+    """JetStream's share of the disk: what it uses, and what is free less a gigabyte (half of it when little is left).
+
+    Below free space, so that a full stream is answered with an error; a full disk is not answered at all.
+    """
+    used = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    free = shutil.disk_usage(store).free
+    return used + max(free - _SPARE_BYTES, free // 2)
+
+
+def render_config(
+    *,
+    name: str,
+    store_dir: str,
+    listen: str,
+    http: str,
+    max_file: int,
+    logins: Mapping[Role, Login],
+    ports_dir: str | None = None,
+) -> str:
+    """The text of a nats-server configuration. `listen` and `http` are host:port; port -1 is a free one."""
+    users = ",\n    ".join(_user(login, permissions(role)) for role, login in logins.items())
+    ports = f"ports_file_dir: {json.dumps(ports_dir)}\n" if ports_dir else ""
+    return f"""# Written at every start.
+server_name: {json.dumps(name)}
+listen: {json.dumps(listen)}
+http: {json.dumps(http)}
+{ports}max_payload: {MAX_PAYLOAD_BYTES}
+jetstream {{
+  store_dir: {json.dumps(store_dir)}
+  max_mem: {MAX_MEMORY_BYTES}
+  max_file: {max_file}
+  # A burst of unacked tokens beyond these is dropped without a word to the publisher.
+  max_buffered_msgs: 200000
+  max_buffered_size: 268435456
+}}
+accounts {{
+  # The limits are repeated here, since only an account's own are visible to the topology, which sizes streams by them.
+  INFERFLUX: {{ jetstream: {{ max_mem: {MAX_MEMORY_BYTES}, max_file: {max_file} }}, users: [
+    {users}
+  ] }}
+}}
+"""
+
+
+def _user(login: Login, granted: Permissions) -> str:
+    allowed = [
+        f"publish: {{ allow: {json.dumps(granted.publish)} }}",
+        f"subscribe: {{ allow: {json.dumps(granted.subscribe)} }}",
+    ]
+    if granted.responds:
+        allowed.append("allow_responses: true")
+    return (
+        f"{{ user: {json.dumps(login.user)}, password: {json.dumps(login.password)},"
+        f" permissions: {{ {', '.join(allowed)} }} }}"
+    )

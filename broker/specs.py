@@ -1,0 +1,177 @@
+"""What streams, consumers and buckets there should be, as data. `topology` makes it so."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.subjects import (
+    BUCKET_MODELS,
+    BUCKET_WORKERS,
+    STREAM_BLOBS,
+    STREAM_DLQ,
+    STREAM_REQUESTS,
+    STREAM_TOKENS,
+    bucket_stream,
+    bucket_subject,
+    consumer_name,
+    request_subject,
+)
+from schemas.control import ModelCard
+from schemas.requests import PriorityClass
+
+_SECOND = 10**9
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+ACK_WAIT_S = 15
+ACK_WAIT_CLUSTER_S = 20
+JOURNAL_AGE_S = 3600
+PRESENCE_TTL_S = 6
+# A share of the smallest budget must still hold one message of the largest size.
+MIN_BUDGET_BYTES = 512 * _MIB
+MAX_BUDGET_BYTES = 64 * _GIB
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream. `settings` are JetStream's own names and units (nanoseconds, bytes)."""
+
+    name: str
+    subjects: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "subjects": list(self.subjects), **self.settings}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A durable pull consumer of one request subject."""
+
+    name: str
+    filter_subject: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "durable_name": self.name,
+            "filter_subject": self.filter_subject,
+            **self.settings,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSpec:
+    """A key-value bucket. Keys older than `ttl_s` vanish, and watchers are told (0: never)."""
+
+    name: str
+    max_bytes: int
+    history: int = 1
+    ttl_s: int = 0
+
+    def stream(self, replicas: int) -> StreamSpec:
+        """The stream that is the bucket, as every NATS client knows it."""
+        settings: dict[str, Any] = {
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "num_replicas": replicas,
+            "max_bytes": self.max_bytes,
+            "max_msgs_per_subject": self.history,
+            "max_age": self.ttl_s * _SECOND,
+            "duplicate_window": (min(self.ttl_s, 120) or 120) * _SECOND,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "allow_msg_ttl": True,
+            "deny_delete": True,
+        }
+        if self.ttl_s:
+            settings["subject_delete_marker_ttl"] = 10 * _SECOND
+        return StreamSpec(bucket_stream(self.name), (bucket_subject(self.name, ">"),), settings)
+
+
+def disk_budget(max_storage: int) -> int:
+    """Bytes to share among the streams: the power of two below the account's limit, so that it seldom changes.
+
+    Without a limit (-1) a modest default.
+    """
+    if max_storage <= 0:
+        return 8 * _GIB
+    return min(MAX_BUDGET_BYTES, max(MIN_BUDGET_BYTES, 1 << (max_storage.bit_length() - 1)))
+
+
+def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[StreamSpec]:
+    """All streams. `request_cap` is the most messages of one request subject, running ones included."""
+    common = {"storage": "file", "num_replicas": replicas}
+    requests = {
+        **common,
+        "retention": "workqueue",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": request_cap,
+        "max_bytes": budget // 8,
+        "duplicate_window": 120 * _SECOND,
+    }
+    # Direct get: journals are read back in one batch. No cap per subject: it would cut a journal's head or end.
+    tokens = {
+        **common,
+        "retention": "limits",
+        "discard": "old",
+        "max_age": JOURNAL_AGE_S * _SECOND,
+        "max_bytes": budget // 2,
+        "allow_direct": True,
+    }
+    blobs = {
+        **common,
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,  # a body put again replaces itself
+        "max_age": JOURNAL_AGE_S * _SECOND,
+        "max_bytes": budget // 8,
+        "allow_direct": True,
+    }
+    dlq = {**common, "retention": "limits", "discard": "old", "max_age": 7 * 86400 * _SECOND, "max_bytes": budget // 16}
+    return [
+        StreamSpec(STREAM_REQUESTS, ("inferflux.req.>",), requests),
+        StreamSpec(STREAM_TOKENS, ("inferflux.tok.>",), tokens),
+        StreamSpec(STREAM_BLOBS, ("inferflux.blob.>",), blobs),
+        StreamSpec(STREAM_DLQ, ("inferflux.dlq.>",), dlq),
+        *(bucket.stream(replicas) for bucket in bucket_specs(budget)),
+    ]
+
+
+def bucket_specs(budget: int) -> list[BucketSpec]:
+    return [
+        BucketSpec(BUCKET_MODELS, max_bytes=budget // 64, history=10),
+        BucketSpec(BUCKET_WORKERS, max_bytes=budget // 64, ttl_s=PRESENCE_TTL_S),
+    ]
+
+
+def consumer_specs(models: Iterable[ModelCard], *, replicas: int, lanes: int) -> list[ConsumerSpec]:
+    """A consumer per model, class and lane.
+
+    The defaults of the unlimited settings bite: 1000 running requests per class, 512 pulls over the fleet. A limit on
+    deliveries would strand healthy requests.
+    """
+    settings = {
+        "ack_policy": "explicit",
+        "deliver_policy": "all",
+        "ack_wait": (ACK_WAIT_S if replicas == 1 else ACK_WAIT_CLUSTER_S) * _SECOND,
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 4096,
+    }
+    return [
+        ConsumerSpec(
+            consumer_name(model.id, priority, str(lane)), request_subject(model.id, priority, str(lane)), settings
+        )
+        for model in models
+        for priority in PriorityClass
+        for lane in range(lanes)
+    ]
+
+
+def request_cap(models: Sequence[ModelCard], fleet_slots: int) -> int:
+    """The cap of one request subject: waiting and running ones of the model with the longest queue."""
+    return max((model.queue_max for model in models), default=0) + max(fleet_slots, 1)

@@ -1,0 +1,186 @@
+"""Every name on the broker: build and parse. Pure.
+
+inferflux.req.<model>.<priority>.<lane>         requests, a work queue
+inferflux.tok.<edge>.<request>.{head,run,ev}    the journal of a request
+inferflux.blob.<id>.<n>                         chunks of bodies too large for a message
+inferflux.dlq.<model>.<request>                 requests that kill workers
+inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
+inferflux.evt.<request>.<event>                 transitions for people and tools, not stored
+"""
+
+import re
+from typing import NamedTuple
+
+from schemas.requests import PriorityClass
+
+STREAM_REQUESTS = "INFERFLUX_REQUESTS"
+STREAM_TOKENS = "INFERFLUX_TOKENS"
+STREAM_BLOBS = "INFERFLUX_BLOBS"
+STREAM_DLQ = "INFERFLUX_DLQ"
+BUCKET_MODELS = "models"
+BUCKET_WORKERS = "workers"
+
+CANCEL_ALL = "inferflux.ctl.cancel.*"
+EVENTS_ALL = "inferflux.evt.>"
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_ENCODED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
+_ESCAPE = re.compile(rb"=([0-9A-F]{2})")
+_ACK = re.compile(r"\$JS\.ACK(?:\.[A-Za-z0-9_=-]+){7,10}")
+_KINDS = ("head", "run", "ev")
+
+
+class JournalSubjects(NamedTuple):
+    """The three subjects of one request's journal, and the wildcard over them."""
+
+    head: str
+    run: str
+    ev: str
+    all: str
+
+
+class JournalName(NamedTuple):
+    """A journal subject taken apart; `kind` is head, run or ev."""
+
+    edge: str
+    request_id: str
+    kind: str
+
+
+class RequestName(NamedTuple):
+    """A request subject, or a consumer's name, taken apart."""
+
+    model: str
+    priority: PriorityClass
+    lane: str
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether `text` may be a request, edge or worker id: it goes into subjects as it is."""
+    return _ID.fullmatch(text) is not None
+
+
+def encode_token(text: str) -> str:
+    """One subject token for any text: UTF-8 bytes outside A-Z a-z 0-9 - _ as =XX. Raises ValueError on empty text."""
+    if not text:
+        raise ValueError("empty name")
+    return _UNSAFE.sub(lambda match: b"=%02X" % match.group()[0], text.encode()).decode()
+
+
+def decode_token(token: str) -> str:
+    """Inverse of `encode_token`. Raises ValueError on anything that it does not write."""
+    if _ENCODED.fullmatch(token) is None:
+        raise ValueError(f"not an encoded name: {token!r}")
+    text = _ESCAPE.sub(lambda match: bytes([int(match.group(1), 16)]), token.encode()).decode()
+    if encode_token(text) != token:
+        raise ValueError(f"not an encoded name: {token!r}")
+    return text
+
+
+def request_subject(model: str, priority: PriorityClass, lane: str = "0") -> str:
+    return f"inferflux.req.{encode_token(model)}.{priority}.{lane}"
+
+
+def parse_request(subject: str) -> RequestName:
+    """Take a request subject apart. Raises ValueError."""
+    match subject.split("."):
+        case ["inferflux", "req", model, priority, lane]:
+            return RequestName(decode_token(model), PriorityClass(priority), lane)
+    raise ValueError(f"not a request subject: {subject!r}")
+
+
+def consumer_name(model: str, priority: PriorityClass, lane: str = "0") -> str:
+    return f"{encode_token(model)}-{priority}-{lane}"
+
+
+def parse_consumer(name: str) -> RequestName:
+    """Take a consumer's name apart. Raises ValueError."""
+    match name.rsplit("-", 2):
+        case [model, priority, lane]:
+            return RequestName(decode_token(model), PriorityClass(priority), lane)
+    raise ValueError(f"not a request consumer: {name!r}")
+
+
+def journal(edge: str, request_id: str) -> JournalSubjects:
+    """Journal subjects of a request. Raises ValueError on an id that is not valid."""
+    for name in (edge, request_id):
+        if not is_valid_id(name):
+            raise ValueError(f"not a valid id: {name!r}")
+    base = f"inferflux.tok.{edge}.{request_id}"
+    return JournalSubjects(f"{base}.head", f"{base}.run", f"{base}.ev", f"{base}.*")
+
+
+def edge_journals(edge: str) -> str:
+    """All journals that belong to one edge."""
+    if not is_valid_id(edge):
+        raise ValueError(f"not a valid id: {edge!r}")
+    return f"inferflux.tok.{edge}.>"
+
+
+def parse_journal(subject: str) -> JournalName:
+    """Take a journal subject apart. Raises ValueError."""
+    match subject.split("."):
+        case ["inferflux", "tok", edge, request_id, kind] if kind in _KINDS:
+            return JournalName(edge, request_id, kind)
+    raise ValueError(f"not a journal subject: {subject!r}")
+
+
+def cancel_subject(request_id: str) -> str:
+    return f"inferflux.ctl.cancel.{request_id}"
+
+
+def worker_control_subject(worker_id: str) -> str:
+    return f"inferflux.ctl.worker.{worker_id}"
+
+
+def event_subject(request_id: str, event: str) -> str:
+    return f"inferflux.evt.{request_id}.{event}"
+
+
+def dlq_subject(model: str, request_id: str) -> str:
+    return f"inferflux.dlq.{encode_token(model)}.{request_id}"
+
+
+def blob_subject(blob_id: str, index: int | str) -> str:
+    """Subject of a chunk; `index` "*" for all of them."""
+    return f"inferflux.blob.{blob_id}.{index}"
+
+
+def bucket_stream(bucket: str) -> str:
+    return f"KV_{bucket}"
+
+
+def bucket_subject(bucket: str, key: str) -> str:
+    """Subject of a key in a bucket; `key` ">" for all, else it is encoded."""
+    return f"$KV.{bucket}.{key if key == '>' else encode_token(key)}"
+
+
+class Delivery(NamedTuple):
+    """What the reply subject of a delivered message tells."""
+
+    stream: str
+    num_delivered: int
+    stream_seq: int
+    consumer_seq: int
+
+
+def parse_delivery(ack_subject: str) -> Delivery:
+    """Take an ack subject apart, with or without a JetStream domain. Raises ValueError."""
+    tokens = ack_subject.split(".")
+    if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+        raise ValueError(f"not an ack subject: {ack_subject!r}")
+    # Nine tokens; with a domain and an account hash, and perhaps a random token at the end, eleven or twelve.
+    first = 2 if len(tokens) == 9 else 4
+    stream, _, delivered, stream_seq, consumer_seq = tokens[first : first + 5]
+    return Delivery(stream, int(delivered), int(stream_seq), int(consumer_seq))
+
+
+def is_request_ack(subject: str) -> bool:
+    """Whether `subject` is the ack subject of a delivery of INFERFLUX_REQUESTS and nothing else."""
+    if _ACK.fullmatch(subject) is None:
+        return False
+    try:
+        return parse_delivery(subject).stream == STREAM_REQUESTS
+    except ValueError:
+        return False

@@ -1,0 +1,71 @@
+"""Re-apply the topology whenever it may have to change: held by whoever runs with the topology role."""
+
+import asyncio
+import contextlib
+import logging
+
+from broker.errors import BrokerError
+from broker.registry import Registry
+from broker.topology import Topology
+
+_log = logging.getLogger("inferflux.broker.topology")
+
+_PERIOD_S = 60.0
+_RETRY_S = 1.0
+
+
+class TopologyKeeper:
+    """Keeps the topology applied: now, after every reconnection, and when models or the fleet's slots change.
+
+    Also once a minute, for the consumers of removed models that have run empty by then.
+    """
+
+    def __init__(self, topology: Topology, registry: Registry) -> None:
+        self._connection = topology.connection
+        self._topology = topology
+        self._registry = registry
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.applied = 0
+
+    async def start(self) -> None:
+        """Create streams and buckets, start the registry on them, apply the rest. Raises BrokerError."""
+        await self._topology.apply_streams()
+        await self._registry.start()
+        await self._apply()
+        self._connection.on_reconnect(self._reconnected)
+        self._registry.on_change(self._wake.set)
+        self._task = asyncio.create_task(self._run(), name="topology")
+
+    async def close(self) -> None:
+        """Stop; the topology stays as it is."""
+        self._connection.remove_on_reconnect(self._reconnected)
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _reconnected(self) -> None:
+        self._wake.set()
+
+    async def _apply(self) -> None:
+        await self._topology.apply(list(self._registry.models.values()), self._registry.slots())
+        self.applied += 1
+
+    async def _run(self) -> None:
+        wait_s = _PERIOD_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self._connection.wait_connected(_PERIOD_S)
+            try:
+                await self._topology.apply_streams()  # a lost bucket would otherwise look like no models
+                await self._registry.start()
+                await self._apply()
+                wait_s = _PERIOD_S
+            except BrokerError as error:
+                _log.warning("the topology is not applied: %s", error)
+                wait_s = _RETRY_S

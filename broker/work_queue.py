@@ -1,0 +1,175 @@
+"""The edge's side of the request queue: submit, withdraw, look at its depth, hand back for the dead."""
+
+import asyncio
+import logging
+import time
+from typing import Any, NamedTuple
+
+from broker.blobs import drop_blob, put_blob
+from broker.connection import Connection
+from broker.errors import ApiError, BrokerError, BrokerTimeout, NoResponders, StreamFull
+from broker.headers import BLOB, request_headers
+from broker.records import get_record
+from broker.subjects import STREAM_REQUESTS, consumer_name, is_request_ack, request_subject
+from schemas.codec import encode_request
+from schemas.errors import ErrorCode, ServingError
+from schemas.requests import GenerateRequest, PriorityClass
+
+_log = logging.getLogger("inferflux.broker.work_queue")
+
+MAX_INLINE_BYTES = 256 * 1024
+_CACHE_S = 0.25
+_SUBMIT_S = 10.0
+_CONSUMER_NOT_FOUND = 10014
+_NO_MESSAGE = 10057  # STREAM.MSG.DELETE of one that is gone
+_CAP_REACHED = 10077
+
+
+class QueueDepth(NamedTuple):
+    """Requests of one model and class: not yet delivered, and delivered but not settled."""
+
+    waiting: int
+    running: int
+
+
+class _Look(NamedTuple):
+    at: float
+    depth: QueueDepth
+    delivered_seq: int
+
+
+class WorkQueue:
+    """Used by one edge, from its loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._looks: dict[str, _Look] = {}
+        self._looking: dict[str, asyncio.Task[_Look]] = {}
+        self._ages: dict[str, tuple[float, float]] = {}
+        self._blobs: set[str] = set()
+
+    async def submit(self, request: GenerateRequest) -> int:
+        """Queue a request; returns its stream sequence. Submitting the same submission again is harmless.
+
+        Raises ServingError: QUEUE_FULL when refused for sure, BROKER_UNAVAILABLE when the outcome is unknown after
+        ten seconds: it may run then, so the caller ends its journal. INTERNAL when a requeue reuses its number.
+        """
+        try:
+            return await self._submit(request)
+        except StreamFull as error:
+            raise _full(error) from error
+        except BrokerError as error:
+            raise _unavailable(error) from error
+
+    async def withdraw(self, seq: int) -> None:
+        """Remove a request that is queued or was; harmless when it is gone. Best effort: its journal decides."""
+        try:
+            await self._connection.api(f"STREAM.MSG.DELETE.{STREAM_REQUESTS}", {"seq": seq}, timeout_s=1.0)
+        except ApiError as error:
+            if error.err_code != _NO_MESSAGE:
+                _log.warning("withdraw of %d: %s", seq, error)
+        except (BrokerTimeout, NoResponders) as error:
+            _log.warning("withdraw of %d: %s", seq, error)
+
+    async def release_body(self, request_id: str) -> None:
+        """Delete the claim-checked body of a request that has ended; does nothing for the others. Best effort."""
+        if request_id not in self._blobs:
+            return
+        self._blobs.discard(request_id)
+        try:
+            await drop_blob(self._connection, request_id)
+        except BrokerError as error:
+            _log.warning("body of %s stays until it is too old: %s", request_id, error)
+
+    async def depth(self, model: str, priority: PriorityClass) -> QueueDepth:
+        """Waiting and running requests, at most 250 ms old; zeros while the model has no queue.
+
+        Raises ServingError(BROKER_UNAVAILABLE).
+        """
+        return (await self._look(model, priority)).depth
+
+    async def oldest_age_s(self, model: str, priority: PriorityClass) -> float:
+        """How long the oldest undelivered request has waited, by the broker's clock against ours; 0.0 with none.
+
+        Raises ServingError(BROKER_UNAVAILABLE).
+        """
+        look = await self._look(model, priority)
+        if look.depth.waiting == 0:
+            return 0.0
+        subject = request_subject(model, priority)
+        known = self._ages.get(subject)
+        if known is None or known[0] != look.at:
+            query = {"seq": look.delivered_seq + 1, "next_by_subj": subject}
+            try:
+                record = await get_record(self._connection, STREAM_REQUESTS, query, give_up_s=1.0)
+            except BrokerError as error:
+                raise _unavailable(error) from error
+            known = self._ages[subject] = (look.at, record.stored_at if record is not None else time.time())
+        return max(0.0, time.time() - known[1])
+
+    async def hand_back(self, ack_subject: str) -> None:
+        """Give a dead worker's delivery to another one. Safe when it lives: its next conditional write is refused.
+
+        Raises ValueError for what is not an ack subject of the request stream: it came from a journal.
+        """
+        if not is_request_ack(ack_subject):
+            raise ValueError(f"not an ack subject of {STREAM_REQUESTS}: {ack_subject!r}")
+        await self._connection.publish(ack_subject, b"-NAK")
+
+    async def _submit(self, request: GenerateRequest) -> int:
+        payload = encode_request(request)
+        headers = request_headers(request)
+        if len(payload) > MAX_INLINE_BYTES:
+            blob = await put_blob(self._connection, request.request_id, payload, _SUBMIT_S)
+            self._blobs.add(request.request_id)
+            headers[BLOB], payload = str(blob), b""
+        ack = await self._connection.publish_acked(
+            request_subject(request.model, request.priority),
+            payload,
+            headers=headers,
+            msg_id=f"{request.request_id}.{request.submission}",
+            give_up_s=_SUBMIT_S,
+        )
+        if ack.duplicate and request.submission:
+            # The broker has dropped it: a deliberate requeue must bring a new number.
+            raise ServingError(ErrorCode.INTERNAL, f"submission {request.submission} was used before")
+        return ack.seq
+
+    async def _look(self, model: str, priority: PriorityClass) -> _Look:
+        name = consumer_name(model, priority)
+        known = self._looks.get(name)
+        if known is not None and time.monotonic() - known.at < _CACHE_S:
+            return known
+        task = self._looking.get(name)
+        if task is None:  # one question at a time, however many ask
+            task = self._looking[name] = asyncio.create_task(self._ask(name))
+            task.add_done_callback(lambda _: self._looking.pop(name, None))
+        try:
+            return await asyncio.shield(task)
+        except BrokerError as error:
+            raise _unavailable(error) from error
+
+    async def _ask(self, name: str) -> _Look:
+        depth, delivered = QueueDepth(0, 0), 0
+        try:
+            info: dict[str, Any] = await self._connection.api(f"CONSUMER.INFO.{STREAM_REQUESTS}.{name}", timeout_s=1.0)
+            depth = QueueDepth(info["num_pending"], info["num_ack_pending"])
+            delivered = info["delivered"]["stream_seq"]
+        except ApiError as error:
+            if error.err_code != _CONSUMER_NOT_FOUND:
+                raise
+        look = self._looks[name] = _Look(time.monotonic(), depth, delivered)
+        return look
+
+
+def _full(error: StreamFull) -> ServingError:
+    if error.err_code == _CAP_REACHED:
+        return ServingError(ErrorCode.QUEUE_FULL, "the queue of this model is full", retryable=True)
+    return _unavailable(error)
+
+
+def _unavailable(error: BrokerError) -> ServingError:
+    _log.warning("broker: %s", error)
+    return ServingError(
+        ErrorCode.BROKER_UNAVAILABLE, "the request queue cannot be reached just now", retryable=True, retry_after_s=5
+    )

@@ -1,0 +1,200 @@
+import asyncio
+
+import pytest
+
+from broker.blobs import BlobRef, drop_blob, get_blob, put_blob
+from broker.errors import BlobMissing
+from broker.roles import Role
+from broker.subjects import STREAM_BLOBS, STREAM_REQUESTS
+from broker.work_queue import QueueDepth, WorkQueue
+from schemas.codec import CodecError
+from schemas.errors import ErrorCode, ServingError
+from schemas.requests import PriorityClass, TextPrompt
+from tests.conftest import Broker
+from tests.support.leases import take_lease
+from tests.support.nats import NatsServer
+from tests.support.requests import make_request
+
+pytestmark = pytest.mark.nats
+
+
+async def _num_queued(broker: Broker) -> int:
+    messages: int = (await broker.topology.api(f"STREAM.INFO.{STREAM_REQUESTS}"))["state"]["messages"]
+    return messages
+
+
+async def test_a_request_arrives_as_it_was_submitted(broker: Broker) -> None:
+    request = make_request(priority=PriorityClass.LOW, traceparent="00-1-2-01")
+    seq = await WorkQueue(broker.edge).submit(request)
+    lease = await take_lease(broker.worker)
+    assert await lease.request() == request
+    assert lease.ref() == ("e1", "r1")
+    assert (lease.model, lease.priority, lease.num_delivered, lease.stream_seq) == ("echo", "low", 1, seq)
+    assert lease.headers["Ifx-Deadline"] == str(request.deadline_ms)
+    assert lease.headers["traceparent"] == "00-1-2-01"
+    await lease.ack()
+    await lease.ack()
+    assert await _num_queued(broker) == 0
+
+
+async def test_submitting_again_changes_nothing_and_a_reused_requeue_number_is_an_error(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    assert await queue.submit(make_request()) == await queue.submit(make_request())
+    await queue.submit(make_request(submission=1))
+    with pytest.raises(ServingError) as caught:
+        await queue.submit(make_request(submission=1))
+    assert caught.value.code is ErrorCode.INTERNAL
+    assert await _num_queued(broker) == 2
+
+
+async def test_a_full_queue_is_said_so_at_once(broker: Broker) -> None:
+    await broker.topology.api(f"STREAM.DELETE.{STREAM_REQUESTS}")
+    await broker.apply(broker.model.model_copy(update={"queue_max": 0}), fleet_slots=1)
+    queue = WorkQueue(broker.edge)
+    await queue.submit(make_request("r1"))
+    with pytest.raises(ServingError) as caught:
+        await queue.submit(make_request("r2"))
+    assert caught.value.code is ErrorCode.QUEUE_FULL
+    assert caught.value.retryable
+
+
+async def test_a_submission_waits_out_a_restart_of_the_broker(broker: Broker) -> None:
+    await broker.server.kill()
+    submitting = asyncio.create_task(WorkQueue(broker.edge).submit(make_request()))
+    await asyncio.sleep(0.1)
+    await broker.server.start()
+    await submitting
+    assert await _num_queued(broker) == 1
+
+
+async def test_a_broker_that_stays_away_is_unavailable(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.work_queue._SUBMIT_S", 0.1)
+    await broker.server.kill()
+    with pytest.raises(ServingError) as caught:
+        await WorkQueue(broker.edge).submit(make_request())
+    assert caught.value.code is ErrorCode.BROKER_UNAVAILABLE
+    with pytest.raises(ServingError):
+        await WorkQueue(broker.edge).depth("echo", PriorityClass.HIGH)
+
+
+async def test_no_stream_is_unavailable(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.work_queue._SUBMIT_S", 0.1)
+    edge = await nats_server.connect(Role.EDGE)
+    with pytest.raises(ServingError) as caught:
+        await WorkQueue(edge).submit(make_request())
+    assert caught.value.code is ErrorCode.BROKER_UNAVAILABLE
+
+
+async def test_a_withdrawn_request_is_never_delivered(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    seq = await queue.submit(make_request("r1"))
+    await queue.submit(make_request("r2"))
+    await queue.withdraw(seq)
+    await queue.withdraw(seq)
+    assert (await take_lease(broker.worker)).ref().request_id == "r2"
+
+
+async def test_withdrawing_a_running_request_leaves_its_ack_harmless(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    seq = await queue.submit(make_request())
+    lease = await take_lease(broker.worker)
+    await queue.withdraw(seq)
+    await lease.renew()
+    await lease.ack()
+    assert await _num_queued(broker) == 0
+
+
+async def test_depth_tells_waiting_from_running(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.work_queue._CACHE_S", 0)
+    queue = WorkQueue(broker.edge)
+    assert await queue.depth("echo", PriorityClass.NORMAL) == QueueDepth(0, 0)
+    assert await queue.depth("unknown", PriorityClass.NORMAL) == QueueDepth(0, 0)
+    assert await queue.oldest_age_s("echo", PriorityClass.NORMAL) == 0.0
+    for number in range(3):
+        await queue.submit(make_request(f"r{number}"))
+    assert await queue.depth("echo", PriorityClass.NORMAL) == QueueDepth(3, 0)
+    await take_lease(broker.worker)
+    assert await queue.depth("echo", PriorityClass.NORMAL) == QueueDepth(2, 1)
+    assert 0.0 <= await queue.oldest_age_s("echo", PriorityClass.NORMAL) < 60
+
+
+async def test_many_who_ask_for_the_depth_cost_one_question(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    before = broker.edge.raw.stats["out_msgs"]
+    await asyncio.gather(*(queue.depth("echo", PriorityClass.NORMAL) for _ in range(50)))
+    await queue.depth("echo", PriorityClass.NORMAL)
+    assert broker.edge.raw.stats["out_msgs"] == before + 1
+
+
+async def test_a_delivery_can_be_handed_back_for_a_dead_worker(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    await queue.submit(make_request())
+    dead = await take_lease(broker.worker)
+    await queue.hand_back(dead.ack_subject)
+    again = await take_lease(broker.worker)
+    assert (again.stream_seq, again.num_delivered) == (dead.stream_seq, 2)
+
+
+@pytest.mark.parametrize("subject", ["inferflux.ctl.worker.w1", "$JS.ACK.OTHER.c.1.1.1.1.0", "x", ""])
+async def test_nothing_but_an_ack_subject_is_handed_back(broker: Broker, subject: str) -> None:
+    with pytest.raises(ValueError):
+        await WorkQueue(broker.edge).hand_back(subject)
+
+
+async def test_a_large_body_takes_the_way_around(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.blobs._READ_S", 0.2)
+    request = make_request(prompt=TextPrompt("long " * 400_000))
+    queue = WorkQueue(broker.edge)
+    await queue.submit(request)
+    lease = await take_lease(broker.worker)
+    assert lease.payload == b""
+    assert await lease.request() == request
+    await queue.release_body("r1")
+    with pytest.raises(BlobMissing):
+        await lease.request()
+
+
+async def test_a_body_put_twice_is_one_body(broker: Broker) -> None:
+    await put_blob(broker.edge, "b1", b"old" * 300_000)
+    ref = await put_blob(broker.edge, "b1", b"new" * 200_000)
+    assert await get_blob(broker.worker, ref) == b"new" * 200_000
+    assert BlobRef.parse(str(ref)) == ref
+
+
+async def test_a_body_with_a_hole_is_missing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.blobs._READ_S", 0.1)
+    ref = await put_blob(broker.edge, "b1", bytes(600_000))
+    await broker.topology.api(f"STREAM.PURGE.{STREAM_BLOBS}", {"filter": "inferflux.blob.b1.1"})
+    with pytest.raises(BlobMissing, match="2 of 3 chunks"):
+        await get_blob(broker.worker, ref)
+    await drop_blob(broker.edge, "b1")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Ifx-Blob": "a.b 1 1 0"}, {"Ifx-Blob": "x"}, {"Ifx-Blob": "b1 one 1 0"}, {}],
+)
+async def test_a_message_by_hand_that_is_no_request_is_told_apart(broker: Broker, headers: dict[str, str]) -> None:
+    await broker.edge.publish_acked("inferflux.req.echo.high.0", b"junk", headers=headers)
+    lease = await take_lease(broker.worker)
+    with pytest.raises(CodecError):
+        await lease.request()
+    with pytest.raises(CodecError):
+        lease.ref()
+    await lease.term()
+    assert await _num_queued(broker) == 0
+
+
+async def test_a_lease_is_overdue_when_it_was_not_renewed_for_ack_wait(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await WorkQueue(broker.edge).submit(make_request())
+    lease = await take_lease(broker.worker)
+    assert not lease.is_overdue and not lease.needs_renewal
+    now = lease.delivered_at
+    monkeypatch.setattr("broker.lease.time.monotonic", lambda: now + 5.0)
+    assert lease.needs_renewal and not lease.is_overdue
+    monkeypatch.setattr("broker.lease.time.monotonic", lambda: now + 15.1)
+    assert lease.is_overdue
+    await lease.renew()
+    assert not lease.is_overdue

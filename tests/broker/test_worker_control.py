@@ -1,0 +1,94 @@
+import asyncio
+import json
+
+import pytest
+from nats.aio.msg import Msg
+
+from broker.roles import Role
+from broker.transitions import Transitions
+from broker.worker_control import WorkerControl, serve_control, subscribe_cancels
+from tests.conftest import Broker
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.nats
+
+
+async def _ignore() -> None:
+    pass
+
+
+async def test_a_worker_is_alive_while_it_listens(broker: Broker) -> None:
+    control = WorkerControl(broker.edge)
+    assert not await control.is_alive("w1")
+    listening = await serve_control(broker.worker, "w1", _ignore)
+    assert await control.is_alive("w1", 5)
+    assert not await control.is_alive("w2")
+    await listening.close()
+    await broker.worker.flush()
+    assert not await control.is_alive("w1")
+
+
+async def test_a_worker_whose_process_is_gone_is_not_alive(broker: Broker) -> None:
+    dying = await broker.server.connect(Role.WORKER)
+    listening = await serve_control(dying, "w1", _ignore)
+    await dying.close()
+    await listening.close()
+    control = WorkerControl(broker.edge)
+
+    async def is_gone() -> bool:
+        return not await control.is_alive("w1", 5)
+
+    await until(is_gone)
+
+
+async def test_slow_and_unreachable_count_as_alive(broker: Broker) -> None:
+    async def say_nothing(message: Msg) -> None:
+        pass
+
+    await broker.worker.subscribe("inferflux.ctl.worker.w1", say_nothing)
+    control = WorkerControl(broker.edge)
+    assert await control.is_alive("w1", 0.01)
+    await broker.server.kill()
+    assert await control.is_alive("w2", 0.01)
+
+
+async def test_a_worker_can_be_asked_to_drain(broker: Broker) -> None:
+    asked = asyncio.Event()
+
+    async def on_drain() -> None:
+        asked.set()
+
+    await serve_control(broker.worker, "w1", on_drain)
+    control = WorkerControl(broker.edge)
+    assert await control.drain("w1")
+    assert asked.is_set()
+    assert not await control.drain("w2")
+
+
+async def test_unknown_control_messages_are_not_answered(broker: Broker) -> None:
+    await serve_control(broker.worker, "w1", _ignore)
+    await broker.edge.publish("inferflux.ctl.worker.w1", b"format the disk")
+    assert await WorkerControl(broker.edge).is_alive("w1", 5)
+
+
+async def test_cancels_reach_every_worker_and_bad_ids_none(broker: Broker) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await subscribe_cancels(broker.worker, heard.put_nowait)
+    other = await broker.server.connect(Role.WORKER)
+    await subscribe_cancels(other, heard.put_nowait)
+    await broker.edge.publish("inferflux.ctl.cancel.=zz", b"")
+    await broker.edge.publish("inferflux.ctl.cancel.r1", b"")
+    assert [await heard.get(), await heard.get()] == ["r1", "r1"]
+
+
+async def test_transitions_are_one_json_line_each(broker: Broker) -> None:
+    inspector = await broker.server.connect(Role.INSPECTOR)
+    lines: asyncio.Queue[Msg] = asyncio.Queue()
+    await inspector.subscribe("inferflux.evt.>", lines.put)
+    await Transitions(broker.edge, "e1").note("r1", "accepted", prompt_tokens=3)
+    message = await lines.get()
+    assert message.subject == "inferflux.evt.r1.accepted"
+    line = json.loads(message.data)
+    assert line.pop("time") > 1_700_000_000
+    assert line == {"request_id": "r1", "event": "accepted", "source": "e1", "prompt_tokens": 3}
+    assert b"\n" not in message.data

@@ -1,0 +1,27 @@
+"""One delivery at a time, for tests that look at what follows it."""
+
+import asyncio
+import json
+
+from nats.aio.msg import Msg
+
+from broker.connection import Connection
+from broker.lease import Lease
+from broker.subjects import STREAM_REQUESTS, consumer_name
+from schemas.requests import PriorityClass
+
+
+async def take_lease(worker: Connection, model: str = "echo") -> Lease:
+    """The next delivery of any class, highest first. Waits for one."""
+    inbox = worker.raw.new_inbox()
+    answers: asyncio.Queue[Msg] = asyncio.Queue()
+    subscription = await worker.subscribe(inbox, answers.put)
+    while True:
+        for priority in PriorityClass:
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_REQUESTS}.{consumer_name(model, priority)}"
+            await worker.publish(subject, json.dumps({"batch": 1, "no_wait": True}).encode(), reply=inbox)
+            answer = await answers.get()
+            if answer.reply:
+                await subscription.unsubscribe()
+                return Lease(worker, answer.subject, answer.reply, answer.data, answer.headers)
+        await asyncio.sleep(0.01)
