@@ -1,0 +1,67 @@
+"""The time cap on prompt chunks beside decodes."""
+
+from workers.engine.pace import StepPace
+
+
+def test_unmeasured_a_small_chunk_is_tried() -> None:
+    assert StepPace().prefill_cap(512) == 32
+    assert StepPace().prefill_cap(10) == 10
+
+
+def test_a_chunk_takes_about_two_median_decode_steps() -> None:
+    pace = StepPace()
+    for _ in range(20):
+        pace.observe(8, 0, 0.041)
+    pace.observe(0, 320, 1.0)
+    assert 20 <= pace.prefill_cap(512) <= 30  # 2 x 41 ms x 320 tokens a second
+
+
+def test_one_slow_step_does_not_move_the_median() -> None:
+    pace = StepPace()
+    pace.observe(0, 1000, 1.0)
+    for duration in [0.01] * 10 + [5.0] + [0.01] * 10:
+        pace.observe(1, 0, duration)
+    assert pace.prefill_cap(512) == 20
+
+
+def test_mixed_steps_settle_within_the_bound() -> None:
+    """14 ms a decode step, 4,000 prompt tokens a second: the cap converges, and no step takes too long."""
+    pace = StepPace()
+    for _ in range(10):
+        pace.observe(8, 0, 0.014)
+    pace.observe(0, 512, 0.128)
+    for _ in range(200):
+        chunk = pace.prefill_cap(4096)
+        duration = 0.014 + chunk / 4000
+        assert duration <= 3.1 * 0.014
+        pace.observe(8, chunk, duration)
+    assert pace.prefill_cap(4096) >= 50
+
+
+def test_decodes_are_measured_first_and_again_among_many_mixed_steps() -> None:
+    pace = StepPace()
+    pace.observe(0, 512, 0.1)
+    assert pace.wants_decodes_only
+    pace.observe(4, 0, 0.01)
+    for _ in range(8):
+        assert not pace.wants_decodes_only
+        pace.observe(4, 100, 0.03)
+    assert pace.wants_decodes_only
+    pace.observe(4, 0, 0.01)
+    assert not pace.wants_decodes_only
+
+
+def test_a_runner_with_a_fixed_step_time_gets_full_chunks() -> None:
+    pace = StepPace()
+    pace.observe(0, 10, 0.02)
+    for _ in range(30):
+        pace.observe(4, 0, 0.02)
+        pace.observe(4, pace.prefill_cap(512), 0.02)
+    assert pace.prefill_cap(512) == 512
+
+
+def test_however_slow_a_prompt_gets_on() -> None:
+    pace = StepPace()
+    pace.observe(1, 0, 0.001)
+    pace.observe(0, 10, 10.0)
+    assert pace.prefill_cap(512) == 8

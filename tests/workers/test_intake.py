@@ -1,0 +1,208 @@
+"""What a worker does with a delivery, whatever happens to it on the way. Real broker, real engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.records import get_record, read_records
+from broker.subjects import STREAM_DLQ, STREAM_TOKENS, cancel_subject, journal, request_subject
+from schemas.codec import decode_event, encode_event
+from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
+from schemas.requests import ChatMessage, ChatPrompt, PriorityClass, SamplingParams
+from tests.conftest import Broker
+from tests.workers.harness import EDGE, EdgeSide, edge_side, end_of, intake, tokens
+from workers.engine.engine import Engine
+
+
+@pytest.fixture
+async def edge(broker: Broker) -> AsyncIterator[EdgeSide]:
+    async with edge_side(broker) as side:
+        yield side
+
+
+async def undisturbed(edge: EdgeSide, **changes: object) -> str:
+    """The text of `edge.request(**changes)` when nothing happens to it."""
+    async with intake(edge.broker, "w0", source="echo:random") as _:
+        return await end_of(await edge.submit(edge.request(**changes)))
+
+
+async def test_a_request_is_answered_and_leaves_the_queue(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker, source="echo:repeat") as worker:
+        prompt = ChatPrompt((ChatMessage("user", "say this"),))
+        view = await edge.submit(edge.request(prompt=prompt, sampling=SamplingParams(seed=1)))
+        assert await end_of(view) == "say this"
+        await edge.queue_is_empty()
+        assert worker.credit == worker.slots
+    finished = view.fold.terminal
+    assert isinstance(finished, Finished)
+    assert "".join(finished.pieces) == "say this"
+    assert finished.usage.completion_tokens == len(finished.token_ids)
+
+
+async def test_the_client_leaves_in_mid_sentence(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker) as worker:
+        request = edge.request(max_tokens=1000)
+        view = await edge.submit(request)
+        await tokens(view, 5)
+        await edge.hub.end(EDGE, request.request_id, Cancelled("client_gone"))
+        await edge.queue_is_empty()
+        assert worker.credit == worker.slots
+
+
+async def test_a_cancellation_whose_message_was_lost_is_found_in_the_journal(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker) as worker:
+        request = edge.request(max_tokens=1000)
+        view = await edge.submit(request)
+        await tokens(view, 5)
+        run = journal(EDGE, request.request_id).run
+        await broker.edge.publish_acked(run, encode_event(Cancelled("client_gone")))
+        await edge.queue_is_empty()
+        assert worker.credit == worker.slots
+
+
+async def test_a_cancel_message_without_a_record_ends_nothing(broker: Broker, edge: EdgeSide) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker):
+        request = edge.request()
+        view = await edge.submit(request)
+        await tokens(view, 5)
+        await broker.edge.publish(cancel_subject(request.request_id), b"")
+        assert await end_of(view) == expected
+
+
+async def test_a_drained_worker_hands_back_and_the_next_one_goes_on(broker: Broker, edge: EdgeSide) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker, "w1"):
+        view = await edge.submit(edge.request())
+        await tokens(view, 10)
+    assert view.fold.terminal is None
+    async with intake(broker, "w2"):
+        assert await end_of(view) == expected
+        await edge.queue_is_empty()
+    records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").all, is_complete=bool)
+    events = [decode_event(record.payload) for record in records]
+    assert [event.worker for event in events if isinstance(event, Started)] == ["w1", "w2"]
+    assert any(isinstance(event, Released) for event in events)
+    second = next(n for n, event in enumerate(events) if isinstance(event, Started) and event.worker == "w2")
+    first_delta = next(event for event in events[second:] if isinstance(event, Delta))
+    assert first_delta.index >= 10  # continued, not generated again
+
+
+async def test_a_worker_that_lost_its_request_falls_silent(broker: Broker, edge: EdgeSide) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker, "w1") as first:
+        view = await edge.submit(edge.request())
+        await tokens(view, 5)
+        started = view.fold.started
+        assert started is not None
+        async with intake(broker, "w2") as second:
+            await edge.queue.hand_back(started.ack_subject)  # w1 is believed dead, and is not
+            assert await end_of(view) == expected
+            await edge.queue_is_empty()
+            while first.credit < first.slots or second.credit < second.slots:
+                await asyncio.sleep(0.02)
+    records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").ev, is_complete=bool)
+    events = [decode_event(record.payload) for record in records]
+    assert sum(isinstance(event, Finished) for event in events) == 1
+
+
+async def test_an_expired_request_is_never_started(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = []
+    monkeypatch.setattr(Engine, "submit", lambda self, request: submitted.append(request))
+    async with intake(broker):
+        view = await edge.submit(edge.request(deadline_ms=int(time.time() * 1000) - 1))
+        await end_of(view)
+        await edge.queue_is_empty()
+    assert isinstance(view.fold.terminal, Failed)
+    assert view.fold.terminal.code == "deadline_exceeded"
+    assert submitted == []
+
+
+async def test_a_body_that_is_no_request_fails_by_its_headers(broker: Broker, edge: EdgeSide) -> None:
+    view = edge.hub.open("odd")
+    async with intake(broker):
+        headers = {"Ifx-Request-Id": "odd", "Ifx-Edge": EDGE}
+        await broker.edge.publish_acked(
+            request_subject("echo", PriorityClass.NORMAL), b'{"request_id": 5}', headers=headers
+        )
+        await end_of(view)
+        await edge.queue_is_empty()
+    assert isinstance(view.fold.terminal, Failed)
+    assert "cannot be read" in view.fold.terminal.message
+
+
+async def test_a_body_that_names_nobody_is_taken_out_of_the_queue(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker):
+        await broker.edge.publish_acked(request_subject("echo", PriorityClass.NORMAL), b"\xff")
+        await edge.queue_is_empty()
+
+
+async def test_a_prompt_that_does_not_fit_is_the_clients_mistake(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker):
+        view = await edge.submit(edge.request("x" * 20_000))
+        await end_of(view)
+        await edge.queue_is_empty()
+    assert isinstance(view.fold.terminal, Failed)
+    assert view.fold.terminal.code == "context_length_exceeded"
+    assert view.fold.terminal.param == "prompt"
+
+
+async def test_no_more_is_taken_than_can_run_and_higher_classes_come_first(broker: Broker, edge: EdgeSide) -> None:
+    await broker.apply(fleet_slots=2)
+    async with intake(broker, slots=2) as worker:
+        running = [await edge.submit(edge.request()) for _ in range(2)]
+        for view in running:
+            await tokens(view, 1)
+        low = await edge.submit(edge.request(priority=PriorityClass.LOW))
+        high = await edge.submit(edge.request(priority=PriorityClass.HIGH))
+        assert worker.credit == 0
+        await end_of(high)
+        assert low.fold.terminal is None
+        for view in (*running, low):
+            await end_of(view)
+        assert high.fold.started_seq < low.fold.started_seq
+
+
+async def test_a_request_that_ends_every_run_is_poisoned(broker: Broker, edge: EdgeSide) -> None:
+    request = edge.request()
+    subjects = journal(EDGE, request.request_id)
+    view = await edge.submit(request)
+    for number in range(3):
+        dead = Started(f"run{number}", f"dead{number}", "$JS.ACK.gone", "x")
+        await broker.worker.publish_acked(subjects.run, encode_event(dead))
+    async with intake(broker):
+        await end_of(view)
+        await edge.queue_is_empty()
+    assert isinstance(view.fold.terminal, Failed)
+    assert view.fold.terminal.code == "poisoned"
+    letter = await get_record(broker.topology, STREAM_DLQ, {"seq": 1}, 1.0)
+    assert letter is not None
+
+
+async def test_another_models_text_is_not_continued(broker: Broker, edge: EdgeSide) -> None:
+    async with intake(broker, "w1", source="echo:random?rate=40"):
+        view = await edge.submit(edge.request())
+        await tokens(view, 5)
+    length = view.fold.length
+    async with intake(broker, "other", source="echo:repeat"):
+        while view.fold.started is None or view.fold.started.worker != "other":
+            await view.changed(view.fold.length, None)
+        while view.fold.started is not None:
+            await view.changed(view.fold.length, None)
+    assert view.fold.length == length
+    assert view.fold.terminal is None
+
+
+async def test_the_broker_is_restarted_in_mid_sentence(broker: Broker, edge: EdgeSide) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker):
+        views = [await edge.submit(edge.request()) for _ in range(4)]
+        for view in views:
+            await tokens(view, 5)
+        await broker.server.restart()
+        assert [await end_of(view) for view in views] == [expected] * 4
+        await edge.queue_is_empty()

@@ -1,0 +1,259 @@
+"""What one model of a worker takes from the queue: it asks for as many requests as it can start now, and runs each.
+
+Credit is free sequences. Waiting happens in the queue, where it is visible and ordered, never in here.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+
+from broker.claims import Claim, ClaimOutcome
+from broker.connection import Connection
+from broker.errors import BlobMissing, BrokerError
+from broker.lease import Lease
+from broker.pull import PullLoop
+from broker.transitions import Transitions
+from schemas.codec import CodecError
+from schemas.control import ServedModel
+from schemas.errors import ErrorCode
+from workers.config import WorkerConfig, WorkerModel
+from workers.engine.config import EngineConfig
+from workers.engine.engine import Engine
+from workers.engine.messages import Emission
+from workers.metrics import WorkerMetrics
+from workers.runners.base import Opened
+from workers.runners.registry import create_runner
+from workers.session import Session, SessionContext
+
+log = logging.getLogger("inferflux.worker")
+
+TICK_S = 0.25
+# While the broker is away finished requests wait to be settled; beyond this many, nothing more is taken.
+MAX_SETTLING = 256
+
+
+class Intake:
+    """Engine, pull loop and sessions of one model. Lives on the event loop; the engine has its own thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        transitions: Transitions,
+        config: WorkerConfig,
+        model: WorkerModel,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.model_id = model.spec.model_id
+        self._connection = connection
+        self._transitions = transitions
+        self._config = config
+        self._model = model
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._engine = Engine(
+            create_runner(model.backend),
+            model.spec,
+            EngineConfig(max_output_tokens=model.max_output_tokens),
+            self._emitted,
+            on_step=metrics.step_observer(self.model_id),
+        )
+        self._opened: Opened | None = None
+        self._sessions: dict[str, Session] = {}
+        self._num_reading = 0
+        self._emissions: deque[list[Emission]] = deque()
+        self._has_emissions = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pull: PullLoop | None = None
+        self._is_draining = False
+
+    @property
+    def slots(self) -> int:
+        return self._engine.slots
+
+    @property
+    def credit(self) -> int:
+        """How many requests could start now."""
+        if self._is_draining or len(self._sessions) >= self.slots + MAX_SETTLING:
+            return 0
+        return max(0, self.slots - self._num_reading - sum(s.occupies_slot for s in self._sessions.values()))
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this model cannot be served any more: a broken backend, or a step that never ends."""
+        if self._engine.broken is not None:
+            return self._engine.broken
+        if self._engine.is_stuck(time.monotonic(), self._config.stuck_step_s):
+            return f"a step of {self.model_id} has not ended for {self._config.stuck_step_s:g} s"
+        return None
+
+    async def open(self) -> ServedModel:
+        """Load the model on the engine's thread and take what waits for it. Raises RunnerError."""
+        self._engine.start()
+        self._opened = await asyncio.wrap_future(self._engine.opened)
+        for work in (self._dispatch(), self._tick()):
+            self._keep(asyncio.create_task(work))
+        return self.served()
+
+    async def pull(self) -> None:
+        """Begin to take requests."""
+        self._pull = PullLoop(
+            self._connection,
+            self.model_id,
+            worker_id=self._config.worker_id,
+            on_lease=self._take,
+            credit=lambda: self.credit,
+            lanes=self._config.lanes,
+        )
+        await self._pull.start()
+
+    def served(self) -> ServedModel:
+        assert self._opened is not None, "not open"
+        facts, capabilities = self._opened
+        return ServedModel(
+            id=self.model_id,
+            backend=self._model.backend,
+            reason=self._model.reason,
+            fingerprint=facts.fingerprint,
+            context=capabilities.max_tokens_per_handle,
+            slots=self.slots,
+            max_token_bytes=facts.max_token_bytes,
+            bytes_per_token=facts.bytes_per_token,
+            has_chat_template=facts.chat_template is not None,
+        )
+
+    def cancel(self, request_id: str) -> None:
+        """The client left: free the sequence before its next step."""
+        for session in self._sessions.values():
+            if session.request.request_id == request_id:
+                session.cancel()
+
+    async def save_all(self) -> None:
+        """Checkpoint everything now: after a reconnection, unacked deltas may be missing from the journal."""
+        await asyncio.gather(*(session.save_now() for session in list(self._sessions.values())))
+
+    async def drain(self) -> None:
+        """Stop asking, hand all unfinished work back, wait until what is finished is settled."""
+        self._is_draining = True
+        stopping = asyncio.create_task(self._pull.stop()) if self._pull is not None else None
+        await asyncio.gather(*(session.hand_back() for session in list(self._sessions.values())))
+        if stopping is not None:
+            await stopping
+        while serving := [task for task in self._tasks if task.get_name() == "serve"]:
+            await asyncio.wait(serving)
+
+    async def close(self, *, join_engine: bool = True) -> None:
+        """End the engine. `join_engine` false leaves a thread that hangs in a step to the end of the process."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if join_engine:
+            await asyncio.to_thread(self._engine.close)
+
+    def export_gauges(self) -> None:
+        """Refresh the gauges that show a state rather than count events."""
+        busy = sum(session.occupies_slot for session in self._sessions.values())
+        self._metrics.worker_slots.labels(self.model_id, "busy").set(busy)
+        self._metrics.worker_slots.labels(self.model_id, "free").set(self.slots - busy)
+        stats = self._engine.stats()
+        self._metrics.kv_pages.labels(self.model_id, "used").set(stats.kv_used_tokens)
+        self._metrics.kv_pages.labels(self.model_id, "reserved").set(stats.kv_reserved_tokens)
+
+    def _take(self, lease: Lease) -> None:
+        self._num_reading += 1
+        if lease.num_delivered > 1:
+            self._metrics.redeliveries.labels(self.model_id).inc()
+        self._keep(asyncio.create_task(self._serve(lease), name="serve"))
+
+    async def _serve(self, lease: Lease) -> None:
+        try:
+            session = await self._read(lease)
+        finally:
+            self._num_reading -= 1
+        if session is None:
+            return
+        self._sessions[session.run_id] = session
+        try:
+            await session.run()
+        except BrokerError as error:
+            # The lease is left alone: unless somebody else claims the request, it is delivered again.
+            log.warning("gave up on a request: %s", error, extra={"request": session.request.request_id})
+        finally:
+            session.leave()
+            del self._sessions[session.run_id]
+            if self._pull is not None:
+                self._pull.wake()
+
+    async def _read(self, lease: Lease) -> Session | None:
+        """The session of a delivery; None after refusing one that cannot be read."""
+        try:
+            request = await lease.request()
+        except (CodecError, BlobMissing) as error:
+            log.error("unreadable request on %s: %s", lease.subject, error)
+            await self._refuse(lease, str(error))
+            return None
+        return Session(self._context(), lease, request)
+
+    async def _refuse(self, lease: Lease, reason: str) -> None:
+        """End a request whose body is no request. Its headers say whose journal to tell, when they are there at all."""
+        try:
+            ref = lease.ref()
+        except CodecError:
+            await lease.term()
+            return
+        claim = Claim(self._connection, ref, lease, worker_id=self._config.worker_id, fingerprint="")
+        if await claim.acquire() in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
+            await claim.fail(ErrorCode.INVALID_PARAMETER, f"the request cannot be read: {reason}")
+        else:
+            await lease.ack()
+
+    def _context(self) -> SessionContext:
+        assert self._opened is not None, "not open"
+        return SessionContext(
+            connection=self._connection,
+            transitions=self._transitions,
+            engine=self._engine,
+            worker_id=self._config.worker_id,
+            fingerprint=self._opened.facts.fingerprint,
+            on_dead_letter=lambda reason: self._metrics.dead_letters.labels(self.model_id, reason).inc(),
+        )
+
+    def _emitted(self, emissions: list[Emission]) -> None:
+        """Called on the engine thread, once a step."""
+        self._loop.call_soon_threadsafe(self._arrived, emissions)
+
+    def _arrived(self, emissions: list[Emission]) -> None:
+        self._emissions.append(emissions)
+        self._has_emissions.set()
+
+    async def _dispatch(self) -> None:
+        """Hand emissions to their sessions in order. One task for all: a task per token and session costs more."""
+        while True:
+            await self._has_emissions.wait()
+            self._has_emissions.clear()
+            was_full = self.credit == 0
+            while self._emissions:
+                for emission in self._emissions.popleft():
+                    session = self._sessions.get(emission.request_id.partition(".")[0])
+                    if session is not None:
+                        await session.take(emission)
+            if was_full and self._pull is not None and self.credit:
+                self._pull.wake()
+
+    async def _tick(self) -> None:
+        """Checkpoints and lease renewals of all sessions."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            for session in list(self._sessions.values()):
+                if session.is_checkpoint_due:
+                    self._keep(asyncio.create_task(session.save_now()))
+            self.export_gauges()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s ended: %r", task.get_name(), error, exc_info=error)

@@ -1,0 +1,90 @@
+"""What a worker measures, and the scrape port that shows it. Names are the contract's; buckets reach up to minutes."""
+
+from collections.abc import Callable
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+FIRST_PORT = 9101
+PORTS_TRIED = 100
+
+
+class WorkerMetrics:
+    """One process's families in a registry of their own. Children are bound per model once, not per step."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens computed")
+        self.completion_tokens = self._counter("completion_tokens", "Tokens generated")
+        self.batch_size = Histogram(
+            "inferflux_batch_size",
+            "Sequences in a step",
+            ["model"],
+            buckets=(1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256),
+            registry=self.registry,
+        )
+        self.step_seconds = Histogram(
+            "inferflux_step_seconds",
+            "Duration of a step",
+            ["model"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+            registry=self.registry,
+        )
+        self.worker_slots = Gauge("inferflux_worker_slots", "Sequences", ["model", "state"], registry=self.registry)
+        self.kv_pages = Gauge(
+            "inferflux_kv_pages",
+            "KV by state, in pages; in tokens where there are none",
+            ["model", "state"],
+            registry=self.registry,
+        )
+        self.redeliveries = self._counter("redeliveries", "Deliveries that were not the first")
+        self.dead_letters = Counter(
+            "inferflux_dlq_total", "Requests given up, by reason", ["model", "reason"], registry=self.registry
+        )
+
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(f"inferflux_{name}_total", help_text, ["model"], registry=self.registry)
+
+    def step_observer(self, model: str) -> Callable[[int, int, int, float], None]:
+        """The engine's hook for one model: batch size, prompt and completion tokens, seconds; after every step."""
+        batch_size = self.batch_size.labels(model)
+        step_seconds = self.step_seconds.labels(model)
+        prompt_tokens = self.prompt_tokens.labels(model)
+        completion_tokens = self.completion_tokens.labels(model)
+
+        def observe(num_sequences: int, num_prompt: int, num_completion: int, duration_s: float) -> None:
+            batch_size.observe(num_sequences)
+            step_seconds.observe(duration_s)
+            prompt_tokens.inc(num_prompt)
+            completion_tokens.inc(num_completion)
+
+        return observe
+
+
+class MetricsServer:
+    """The scrape port. It needs no key, so it is for loopback or a network of the operator's own."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int | None) -> None:
+        self._server, self._thread, self.port = _listen(registry, host, port)
+        bracketed = f"[{host}]" if ":" in host else host
+        self.url = f"http://{bracketed}:{self.port}/metrics"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _listen(registry: CollectorRegistry, host: str, port: int | None) -> tuple[WSGIServer, Thread, int]:
+    last = port if port is not None else FIRST_PORT + PORTS_TRIED
+    candidate = port if port is not None else FIRST_PORT
+    while True:
+        try:
+            server, thread = start_http_server(candidate, addr=host, registry=registry)
+        except OSError:
+            if candidate >= last:
+                raise
+            candidate += 1
+            continue
+        return server, thread, server.server_port

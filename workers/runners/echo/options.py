@@ -1,0 +1,54 @@
+"""The echo runner's sources, such as `echo`, `echo:repeat`, `echo:random?rate=50&prefill_rate=2000`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import parse_qsl
+
+from workers.runners.base import RunnerError
+
+
+class EchoMode(StrEnum):
+    """`repeat` answers with the last user message, or the prompt; `random` writes pseudo-random text."""
+
+    REPEAT = "repeat"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class EchoOptions:
+    """`rate` is tokens per second and sequence, `prefill_rate` prompt tokens per second; None is as fast as it goes.
+
+    `seed` chooses among random models. `kv_tokens` is the room of all handles together, None for all at full length.
+    """
+
+    mode: EchoMode = EchoMode.REPEAT
+    rate: float | None = None
+    prefill_rate: float | None = None
+    seed: int = 0
+    kv_tokens: int | None = None
+
+
+def parse_source(source: str) -> EchoOptions:
+    """Raises RunnerError naming what it does not understand."""
+    form, _, query = source.partition("?")
+    name, _, mode = form.partition(":")
+    if name != "echo" or mode not in ("", *EchoMode):
+        raise RunnerError(f"the echo runner's sources are echo, echo:repeat and echo:random, not {source!r}")
+    numbers = {}
+    try:
+        for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+            if key not in ("rate", "prefill_rate", "seed", "kv_tokens"):
+                raise RunnerError(f"the echo runner has no option {key!r}; it has rate, prefill_rate, seed, kv_tokens")
+            numbers[key] = float(value)
+    except ValueError as error:
+        raise RunnerError(f"the options of {source!r} are not numbers: {error}") from error
+    for key in ("rate", "prefill_rate", "kv_tokens"):
+        if key in numbers and not 0 < numbers[key] < float("inf"):
+            raise RunnerError(f"{key} must be above 0 in {source!r}")
+    return EchoOptions(
+        mode=EchoMode(mode or EchoMode.REPEAT),
+        rate=numbers.get("rate"),
+        prefill_rate=numbers.get("prefill_rate"),
+        seed=int(numbers.get("seed", 0)),
+        kv_tokens=int(numbers["kv_tokens"]) if "kv_tokens" in numbers else None,
+    )

@@ -1,0 +1,57 @@
+"""The invariants of a batch, checked before the library sees it: it answers some breaches by aborting the process."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from workers.runners.base import Batch, IntArray
+from workers.runners.llama_cpp.handles import HandleTable
+
+
+class BatchLimits(NamedTuple):
+    max_tokens: int
+    max_logit_rows: int
+    vocab_size: int
+
+
+class Runs(NamedTuple):
+    """One entry per handle in the batch: its id, and how many rows it has."""
+
+    handle_ids: IntArray
+    counts: IntArray
+
+
+def check_batch(batch: Batch, table: HandleTable, limits: BatchLimits) -> Runs:
+    """The batch as runs. Raises ValueError naming the rule that it breaks."""
+    num_rows = len(batch.tokens)
+    _check_shapes(batch, num_rows, limits)
+    starts = _run_starts(batch.handle_ids)
+    handle_ids = batch.handle_ids[starts]
+    counts = np.diff(starts, append=np.int32(num_rows)).astype(np.int32)
+    if handle_ids.min() < 0 or handle_ids.max() >= table.capacity or (table.sequences[handle_ids] < 0).any():
+        raise ValueError("a handle of the batch is not in use")
+    if len(np.unique(handle_ids)) != len(handle_ids):
+        raise ValueError("the rows of a handle are not contiguous")
+    expected = np.arange(num_rows, dtype=np.int32) + np.repeat(table.lengths[handle_ids] - starts, counts)
+    if not np.array_equal(batch.positions, expected):
+        raise ValueError("the positions of a handle do not start at its length, or are not contiguous")
+    return Runs(handle_ids, counts)
+
+
+def _check_shapes(batch: Batch, num_rows: int, limits: BatchLimits) -> None:
+    if not 1 <= num_rows <= limits.max_tokens:
+        raise ValueError(f"a batch has from 1 to {limits.max_tokens} rows, not {num_rows}")
+    if len(batch.handle_ids) != num_rows or len(batch.positions) != num_rows:
+        raise ValueError("tokens, handle_ids and positions differ in length")
+    if batch.tokens.min() < 0 or batch.tokens.max() >= limits.vocab_size:
+        raise ValueError(f"a token id is outside 0 to {limits.vocab_size - 1}")
+    rows = batch.logit_rows
+    if len(rows) > limits.max_logit_rows:
+        raise ValueError(f"at most {limits.max_logit_rows} rows of logits, not {len(rows)}")
+    if len(rows) and (rows[0] < 0 or rows[-1] >= num_rows or (np.diff(rows) <= 0).any()):
+        raise ValueError("logit_rows are not ascending row numbers")
+
+
+def _run_starts(handle_ids: IntArray) -> IntArray:
+    changes = np.flatnonzero(handle_ids[1:] != handle_ids[:-1]) + 1
+    return np.concatenate(([0], changes)).astype(np.int32)

@@ -1,0 +1,116 @@
+"""How much KV memory, and in which layout.
+
+Split gives each sequence a buffer of its own: faster, and a sequence's numbers do not depend on the others' cells. But
+it is all committed, and zeroed, at once. Unified is one buffer for all, in which sequences may be longer than their
+share.
+"""
+
+from dataclasses import dataclass
+
+from workers.runners.base import RunnerError
+
+# The library allocates whole pages of this many tokens per buffer, and knows this many sequences.
+_PAD = 256
+MAX_SEQUENCES = 256
+
+# Of the memory that is free with the weights loaded. The rest is for edge, broker and whoever else is here.
+KV_SHARE = 0.25
+
+DEFAULT_CONTEXTS = (4096, 2048)
+_MIN_CONTEXT = 512
+_MIN_SEQUENCES = 8
+_SEQUENCES_PER_THREAD = 8
+_DEFAULT_MAX_SEQUENCES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class KvPlan:
+    """`context` is the most tokens of one sequence, `num_cells` what the library is asked for in all."""
+
+    context: int
+    sequences: int
+    is_unified: bool
+    num_cells: int
+
+    @property
+    def token_budget(self) -> int:
+        return self.num_cells if self.is_unified else self.context * self.sequences
+
+
+@dataclass(frozen=True, slots=True)
+class KvDemand:
+    """What was asked for (None: not said) and what there is."""
+
+    context: int | None
+    sequences: int | None
+    trained_context: int
+    threads: int
+    bytes_per_token: float
+    available_bytes: int
+
+
+def plan_kv(demand: KvDemand) -> KvPlan:
+    """Split when sequences x context fit KV_SHARE of the available memory, else unified with what that share holds.
+
+    What was not asked for is chosen: 8 sequences per thread, from 8 to 32; a context of 4,096 tokens or the trained
+    one; both smaller where that makes split fit. Raises RunnerError when not even one context has room.
+    """
+    _check(demand)
+    budget = int(demand.available_bytes * KV_SHARE / demand.bytes_per_token)
+    candidates = [(context, count) for context in _contexts(demand) for count in _sequence_counts(demand)]
+    for context, count in candidates:
+        if _pad(context) * count <= budget:
+            return KvPlan(context, count, is_unified=False, num_cells=_pad(context) * count)
+    return _unified(demand, *candidates[-1], budget)
+
+
+def check_weights_fit(name: str, weights_bytes: int, memory_bytes: int) -> None:
+    """Raises RunnerError when the weights would not stay in memory."""
+    if weights_bytes > memory_bytes:
+        raise RunnerError(
+            f"{name} has {_size(weights_bytes)} of weights and {_size(memory_bytes)} of memory are available"
+        )
+
+
+def _unified(demand: KvDemand, context: int, sequences: int, budget: int) -> KvPlan:
+    if demand.context is None:
+        context = min(context, max(_MIN_CONTEXT, budget // _PAD * _PAD))
+    num_cells = max(_pad(context), budget // _PAD * _PAD)
+    needed = int(num_cells * demand.bytes_per_token)
+    if needed > demand.available_bytes:
+        raise RunnerError(
+            f"a context of {context} tokens needs {_size(needed)} of KV memory and {_size(demand.available_bytes)} are"
+            " available; set a smaller `context` or another `kv_type`"
+        )
+    return KvPlan(context, sequences, is_unified=sequences > 1, num_cells=num_cells)
+
+
+def _contexts(demand: KvDemand) -> list[int]:
+    if demand.context is not None:
+        return [demand.context]
+    trained = demand.trained_context or DEFAULT_CONTEXTS[0]
+    return sorted({min(trained, context) for context in DEFAULT_CONTEXTS}, reverse=True)
+
+
+def _sequence_counts(demand: KvDemand) -> list[int]:
+    if demand.sequences is not None:
+        return [demand.sequences]
+    counts = [min(max(demand.threads * _SEQUENCES_PER_THREAD, _MIN_SEQUENCES), _DEFAULT_MAX_SEQUENCES)]
+    while counts[-1] // 2 >= _MIN_SEQUENCES:
+        counts.append(counts[-1] // 2)
+    return counts
+
+
+def _check(demand: KvDemand) -> None:
+    if demand.context is not None and demand.context < 1:
+        raise RunnerError(f"context must be at least 1, not {demand.context}")
+    if demand.sequences is not None and not 1 <= demand.sequences <= MAX_SEQUENCES:
+        raise RunnerError(f"sequences must be from 1 to {MAX_SEQUENCES} on llama.cpp, not {demand.sequences}")
+
+
+def _pad(num_tokens: int) -> int:
+    return -(-num_tokens // _PAD) * _PAD
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
