@@ -1,0 +1,1 @@
+"""What publishes work: the edge, which speaks the OpenAI API over HTTP."""

@@ -1,0 +1,78 @@
+"""Everything the edge is told. Built by `ops` from file, environment and flags, and read nowhere else."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from schemas.requests import PriorityClass
+
+
+class Scope(StrEnum):
+    """What a key opens. None implies another."""
+
+    READ = "read"
+    GENERATE = "generate"
+    ADMIN = "admin"
+
+
+class UnknownParameters(StrEnum):
+    REFUSE = "refuse"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """An API key as configured. Without a name it is called by a few digits of its hash.
+
+    `ceiling` None means high for keys with the admin scope, normal for all others. `models` are globs over model ids.
+    """
+
+    key: str = field(repr=False)
+    name: str | None = None
+    scopes: tuple[Scope, ...] = (Scope.GENERATE, Scope.READ)
+    tenant: str = "default"
+    models: tuple[str, ...] = ("*",)
+    ceiling: PriorityClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where the edge is scraped without a key. `port_moves`: a taken port is no error, the next free one is used."""
+
+    host: str = "127.0.0.1"
+    port: int = 9191
+    port_moves: bool = True
+    scrape_timeout_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """Settings of one edge process. Times in seconds, sizes in bytes; port 0 takes a free one.
+
+    `max_concurrent` bounds generation calls in this edge, held, queued and streaming together. `run_file` lists the
+    workers whose metrics this edge passes on; None when it runs alone.
+    """
+
+    edge_id: str
+    pepper: bytes = field(repr=False)
+    keys: tuple[KeySpec, ...]
+    version: str = "0"
+    host: str = "localhost"
+    port: int = 8080
+    max_concurrent: int = 4096
+    max_body_bytes: int = 8 * 1024 * 1024
+    body_timeout_s: float = 30.0
+    request_timeout_s: float = 600.0
+    # The journal lives an hour, and a client may resume a quarter of an hour after the end.
+    max_timeout_s: float = 2700.0
+    status_hold_s: float = 10.0
+    comment_interval_s: float = 4.0
+    slow_reader_timeout_s: float = 60.0
+    resume_window_s: float = 900.0
+    drain_timeout_s: float = 30.0
+    max_prompts: int = 64
+    cors_origins: tuple[str, ...] = ()
+    unknown_parameters: UnknownParameters = UnknownParameters.REFUSE
+    high_priority_threshold: int = 5
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    run_file: Path | None = None

@@ -1,0 +1,1 @@
+"""The HTTP edge: authenticates, admits, publishes requests and turns their journals into answers."""

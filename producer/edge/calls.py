@@ -1,0 +1,188 @@
+"""A call while it lives in this edge: one part for each prompt, followed by any number of readers."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+from producer.edge.errors import error_of
+from producer.edge.shapes import Header
+from schemas.errors import ServingError
+from schemas.events import Cancelled, Failed, Progress, Started
+from schemas.fold import Fold
+from schemas.requests import Identity, PriorityClass
+
+
+class View(Protocol):
+    """A journal as it is folded, live."""
+
+    @property
+    def fold(self) -> Fold: ...
+
+    @property
+    def progress(self) -> Progress | None: ...
+
+    @property
+    def last_activity(self) -> float:
+        """Monotonic time of the last record."""
+
+    async def changed(self, length: int, timeout_s: float | None) -> bool:
+        """Wait until more than `length` tokens are known, or the end, or other news; False when time ran out."""
+
+    def close(self) -> None: ...
+
+
+class Superseded(Exception):
+    """Somebody else, here or at another edge, used the idempotency key a moment earlier; that call is to be joined."""
+
+
+class OnDisconnect(StrEnum):
+    CANCEL = "cancel"
+    CONTINUE = "continue"
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One sequence. `seq` is its place in the request stream, None until it is queued or when another edge owns it.
+
+    `edge` owns its journal. `is_accepted` and `is_sent` are set before the journal record and the request are
+    published, since an unknown outcome counts as done.
+    """
+
+    request_id: str
+    edge: str
+    view: View
+    seq: int | None = None
+    started: Started | None = None
+    started_at: float | None = None
+    handed_back_run: str | None = None
+    asked_at: float = 0.0
+    is_accepted: bool = False
+    is_sent: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.view.fold.terminal is not None
+
+    def note_start(self) -> bool:
+        """Remember the run in charge; True when it is the first one seen."""
+        started = self.view.fold.started
+        if started is None or started is self.started:
+            return False
+        self.started = started
+        if self.started_at is not None:
+            return False
+        self.started_at = time.monotonic()
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What one HTTP call asked for. `header` renders its answers; times are monotonic.
+
+    `failure` is set when the edge ends the call although the journal cannot say so (broker away). `published` is set
+    once the outcome of the submission is known. `is_followed`: read from journals; this edge counts nothing.
+    """
+
+    header: Header
+    identity: Identity
+    priority: PriorityClass
+    parts: list[Part]
+    include_usage: bool
+    accepted_at: float
+    deadline_at: float
+    on_disconnect: OnDisconnect
+    body_hash: str = ""
+    idempotency_key: str | None = None
+    num_readers: int = 0
+    position: int | None = None
+    delivered: bool = False
+    cancelled: bool = False
+    deadline_noted: bool = False
+    first_token_at: float | None = None
+    failure: ServingError | None = None
+    retired: bool = False
+    is_followed: bool = False
+    published: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def request_id(self) -> str:
+        return self.header.request_id
+
+    @property
+    def model(self) -> str:
+        return self.header.model
+
+    @property
+    def is_over(self) -> bool:
+        return all(part.is_over for part in self.parts)
+
+    @property
+    def has_started(self) -> bool:
+        return any(part.started_at is not None or part.view.fold.started is not None for part in self.parts)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the status of a stream can be decided: a first token, or an end."""
+        return self.failure is not None or self.has_tokens or any(part.is_over for part in self.parts)
+
+    @property
+    def has_tokens(self) -> bool:
+        return any(part.view.fold.length > 0 for part in self.parts)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a whole answer can be given, or none any more."""
+        return self.failure is not None or self.is_over or self.first_failure is not None
+
+    @property
+    def first_failure(self) -> ServingError | None:
+        for part in self.parts:
+            terminal = part.view.fold.terminal
+            if isinstance(terminal, Failed | Cancelled):
+                return error_of(terminal)
+        return None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the model that answers; None before a worker has claimed the first part."""
+        for part in self.parts:
+            started = part.view.fold.started or part.started
+            if started is not None:
+                return started.fingerprint
+        return None
+
+    def rendered_header(self) -> Header:
+        return replace(self.header, fingerprint=self.fingerprint)
+
+    def open_parts(self) -> Iterator[Part]:
+        return (part for part in self.parts if not part.is_over)
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.view.close()
+
+
+class LiveCalls:
+    """The calls of this edge that are not over and done with, by request id."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    def get(self, request_id: str) -> Call | None:
+        return self._calls.get(request_id)
+
+    def add(self, call: Call) -> None:
+        self._calls[call.request_id] = call
+
+    def remove(self, call: Call) -> None:
+        if self._calls.get(call.request_id) is call:
+            del self._calls[call.request_id]

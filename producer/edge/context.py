@@ -1,0 +1,39 @@
+"""What is known about one HTTP request besides its body: ids, times and, once authenticated, who asks."""
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from schemas.requests import Identity
+
+_KEY = "inferflux.context"
+
+
+@dataclass(slots=True)
+class Context:
+    """`request_id` is ours and may be replaced by a derived one; times are monotonic."""
+
+    request_id: str
+    client_request_id: str | None = None
+    cors_origin: str | None = None
+    received_at: float = field(default_factory=time.monotonic)
+    identity: Identity | None = None
+
+
+def put_context(scope: Scope, context: Context) -> None:
+    scope[_KEY] = context
+
+
+def context_of(request: Request) -> Context:
+    context = request.scope[_KEY]
+    assert isinstance(context, Context)
+    return context
+
+
+def identity_of(request: Request) -> Identity:
+    """Who asks. Only in handlers whose operation needs a scope."""
+    identity = context_of(request).identity
+    assert identity is not None, "the operation of this route needs no key"
+    return identity

@@ -1,0 +1,33 @@
+"""Leaving: no longer ready, then streams run out, then those left are told."""
+
+import asyncio
+
+from schemas.errors import ErrorCode, ServingError
+
+
+class Drain:
+    """`begin` takes the edge out of service; `expire` ends what still runs. Never cancels: another edge can go on."""
+
+    def __init__(self) -> None:
+        self.is_draining = False
+        self.expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expired.done()
+
+    def begin(self) -> None:
+        self.is_draining = True
+
+    def expire(self) -> None:
+        self.is_draining = True
+        if not self.expired.done():
+            self.expired.set_result(None)
+
+    def error(self) -> ServingError:
+        return ServingError(
+            ErrorCode.BROKER_UNAVAILABLE,
+            "This server is shutting down. The request itself goes on; ask again for a new one.",
+            retryable=True,
+            retry_after_s=1,
+        )

@@ -1,0 +1,92 @@
+"""The one place that renders a ServingError for a client."""
+
+import math
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from schemas.errors import ErrorCode, ServingError, error_kind
+from schemas.events import Cancelled, Failed
+
+# An official SDK retries these statuses by itself, which cannot help here.
+_NEVER_RETRY = frozenset(
+    {
+        ErrorCode.POISONED,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.IDEMPOTENCY_MISMATCH,
+    }
+)
+_MAX_MESSAGE = 1000
+
+
+def error_object(error: ServingError) -> dict[str, Any]:
+    """The OpenAI error object, which is also what follows `data: ` after a stream began."""
+    message = error.message
+    if len(message) > _MAX_MESSAGE:
+        message = message[:_MAX_MESSAGE] + "…"
+    return {
+        "error": {
+            "message": message,
+            "type": error_kind(error.code).type,
+            "param": error.param,
+            "code": str(error.code),
+        }
+    }
+
+
+def error_headers(error: ServingError) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.code in _NEVER_RETRY:
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="inferflux"'
+    return headers
+
+
+def error_response(error: ServingError, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        dumps(error_object(error)),
+        status_code=error.status,
+        headers=error_headers(error) | (headers or {}),
+        media_type="application/json",
+    )
+
+
+def error_of(event: Failed | Cancelled) -> ServingError:
+    """The failure a journal ended with."""
+    if isinstance(event, Cancelled):
+        return ServingError(ErrorCode.CANCELLED, "The request was cancelled.")
+    try:
+        code = ErrorCode(event.code)
+    except ValueError:
+        code = ErrorCode.INTERNAL
+    return ServingError(code, event.message, param=event.param, retryable=event.retryable)
+
+
+def invalid(message: str, param: str | None = None) -> ServingError:
+    return ServingError(ErrorCode.INVALID_PARAMETER, message, param=param)
+
+
+def unsupported(message: str, param: str) -> ServingError:
+    return ServingError(ErrorCode.UNSUPPORTED_PARAMETER, message, param=param)
+
+
+def dumps(value: Any) -> bytes:
+    """JSON; what is not UTF-8 encodable (lone surrogates out of a URL, say) is replaced."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_scrub(value))
+
+
+def _scrub(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_scrub(key): _scrub(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scrub(item) for item in value]
+    return value

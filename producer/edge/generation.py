@@ -1,0 +1,281 @@
+"""Answering a generation call: read, admit, submit; hold the status; then the whole answer or a stream."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from producer.edge.admission import Admission, admit
+from producer.edge.body import ClientLeft, read_json
+from producer.edge.calls import Call, Superseded
+from producer.edge.changes import Changes
+from producer.edge.context import context_of, identity_of
+from producer.edge.departure import Departure
+from producer.edge.directives import Directives, read_directives
+from producer.edge.narrator import Narrator
+from producer.edge.parameters import check_parameters
+from producer.edge.plan import Plan
+from producer.edge.services import Services
+from producer.edge.shapes import render_body
+from producer.edge.sse import EventStream, error_event
+from producer.edge.stream import StreamWriter, collect_answers
+from producer.edge.submitter import Order, body_hash
+from producer.edge.translate import Limits
+from producer.metrics import UNKNOWN_MODEL
+from schemas.errors import ServingError
+from schemas.events import Cancelled
+from schemas.requests import Endpoint
+
+ToPlan = Callable[[dict[str, Any], Limits], Plan]
+# How long to trust that the next record wakes us, while waiting to answer.
+_LOOK_S = 1.0
+_NO_TOKEN = 2**62
+
+
+class Hold(Enum):
+    """What ended the wait for the status."""
+
+    READY = auto()
+    LEFT = auto()
+    EXPIRED = auto()
+    DRAINED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call as read, before admission."""
+
+    plan: Plan
+    directives: Directives
+    body_hash: str
+    ignored: tuple[str, ...]
+
+
+async def generate(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Response:
+    """The handler of every generation route. Raises ServingError until the status is decided."""
+    model = UNKNOWN_MODEL
+    try:
+        asked = await _read(request, services, endpoint, to_plan)
+        card = services.models.find(asked.plan.model)
+        model = card.id if card is not None else UNKNOWN_MODEL
+        departure = Departure(request.receive)
+        try:
+            call = await _start(request, services, asked)
+        except BaseException:
+            await departure.stop()
+            raise
+    except ServingError as error:
+        services.metrics.refused(endpoint, model, error.code)
+        raise
+    return await _answer(services, call, asked, departure)
+
+
+async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Asked:
+    config = services.config
+    directives = read_directives(request.headers, config.max_timeout_s)
+    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s)
+    checked = check_parameters(endpoint, values, config.unknown_parameters)
+    plan = to_plan(checked.values, services.limits)
+    return Asked(plan, directives, body_hash(endpoint, body), checked.ignored)
+
+
+async def _start(request: Request, services: Services, asked: Asked) -> Call:
+    """Join the call that the idempotency key names, or admit and submit a new one."""
+    while True:
+        try:
+            return await _join(request, services, asked) or await _submit(request, services, asked)
+        except Superseded:
+            continue
+
+
+async def _join(request: Request, services: Services, asked: Asked) -> Call | None:
+    key = asked.directives.idempotency_key
+    if key is None:
+        return None
+    found = await services.joining.join(identity_of(request), key, asked.body_hash)
+    context_of(request).request_id = found.request_id if isinstance(found, Call) else found
+    return found if isinstance(found, Call) else None
+
+
+async def _submit(request: Request, services: Services, asked: Asked) -> Call:
+    admission = Admission(identity_of(request), asked.plan)
+    await admit(admission, services.stages)
+    order = Order(
+        request_id=context_of(request).request_id,
+        timeout_s=_timeout_s(asked, services.config.request_timeout_s),
+        on_disconnect=asked.directives.on_disconnect,
+        body_hash=asked.body_hash,
+        idempotency_key=asked.directives.idempotency_key,
+    )
+    return await services.submitter.submit(admission, order)
+
+
+def _timeout_s(asked: Asked, default_s: float) -> float:
+    given = [each for each in (asked.plan.timeout_s, asked.directives.timeout_s) if each is not None]
+    return min(given, default=default_s)
+
+
+async def _answer(services: Services, call: Call, asked: Asked, departure: Departure) -> Response:
+    headers = {"x-inferflux-priority": str(call.priority)}
+    if asked.ignored:
+        headers["x-inferflux-ignored"] = _header_list(asked.ignored)
+    left = False
+    handed_over = False
+    try:
+        if not asked.plan.stream:
+            hold = await _hold(services, call, departure, lambda: call.is_settled, None)
+            left = hold is Hold.LEFT
+            return _whole(services, call, hold, headers)
+        if not asked.directives.queue_updates:
+            hold = await _hold(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
+            left = hold is Hold.LEFT
+            _raise_instead(services, call, hold)
+            if call.first_failure is not None and not call.has_tokens:
+                _raise_failure(services, call)
+        response = CallStream(services, call, headers)
+        handed_over = True
+        return response
+    finally:
+        await departure.stop()
+        if not handed_over:
+            services.lifecycle.detach(call, left=left)
+
+
+async def _hold(
+    services: Services, call: Call, departure: Departure, is_ready: Callable[[], bool], timeout_s: float | None
+) -> Hold:
+    """Wait until `is_ready`, the client leaves, time runs out or the edge closes, whichever is first."""
+    if departure.watcher.done():
+        return Hold.LEFT
+    if is_ready():
+        services.lifecycle.note_first_token(call)
+        return Hold.READY
+    waiter = asyncio.create_task(_wait_for(services, call, is_ready))
+    try:
+        await asyncio.wait(
+            {waiter, departure.watcher, services.drain.expired},
+            timeout=timeout_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        waiter.cancel()
+    if waiter.done() and not waiter.cancelled():
+        waiter.result()
+    if departure.watcher.done():
+        return Hold.LEFT
+    if is_ready():
+        return Hold.READY
+    return Hold.DRAINED if services.drain.is_expired else Hold.EXPIRED
+
+
+async def _wait_for(services: Services, call: Call, is_ready: Callable[[], bool]) -> None:
+    changes = Changes(call)
+    try:
+        while not is_ready():
+            # After the first token only the end matters, so tokens need not wake us.
+            await changes.wait(0 if call.first_token_at is None else _NO_TOKEN, _LOOK_S)
+            services.lifecycle.note_first_token(call)
+    finally:
+        changes.close()
+
+
+def _whole(services: Services, call: Call, hold: Hold, headers: dict[str, str]) -> Response:
+    _raise_instead(services, call, hold)
+    if call.first_failure is not None:
+        _raise_failure(services, call)
+    try:
+        answers = collect_answers(call, services.filters)
+    finally:
+        call.delivered = True
+    return Response(render_body(call.rendered_header(), answers), media_type="application/json", headers=headers)
+
+
+def _raise_instead(services: Services, call: Call, hold: Hold) -> None:
+    """Raise what is answered when the journal has no say."""
+    if hold is Hold.LEFT:
+        raise ClientLeft
+    if hold is Hold.DRAINED:
+        raise services.drain.error()
+    if call.failure is not None:
+        raise call.failure
+
+
+def _raise_failure(services: Services, call: Call) -> None:
+    """Raise what the journal of a part ended with; the other parts are of no use any more."""
+    error = call.first_failure
+    assert error is not None
+    call.delivered = True
+    if not call.is_over:
+        services.lifecycle.cancel(call, "sibling_failed")
+    raise error
+
+
+def _header_list(names: tuple[str, ...]) -> str:
+    text = ", ".join(names).encode("ascii", "replace").decode()
+    return "".join(character if character.isprintable() else "?" for character in text)[:1000]
+
+
+class CallStream(EventStream):
+    """The stream of one reader of a call. Whatever ends it, the reader is detached."""
+
+    def __init__(self, services: Services, call: Call, headers: dict[str, str]) -> None:
+        self._services = services
+        self._call = call
+        self._source = stream_events(services, call)
+        super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Not in the generator: an await there is cancelled together with it.
+            self._services.lifecycle.detach(self._call, left=self.left)
+            async with aclosing(self._source):
+                pass
+
+
+async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes, None]:
+    """The events of a call from its beginning, comments between them, to `[DONE]` or an error event."""
+    writer = StreamWriter(call, services.filters)
+    narrator = Narrator(call, services.position_of, services.rates, services.config.comment_interval_s)
+    stream_metrics = services.metrics.for_stream(call.model)
+    changes = Changes(call)
+    drain = services.drain
+    try:
+        if not call.has_output:
+            yield await narrator.comment(at_once=True)
+        while True:
+            events = writer.take()
+            if events:
+                services.lifecycle.note_first_token(call)
+                stream_metrics.note(writer.num_tokens, time.monotonic())
+                if writer.is_over:
+                    break
+                yield events
+                narrator.note_sent()
+                continue
+            if call.failure is not None:
+                raise call.failure
+            if drain.is_expired:
+                raise drain.error()
+            await changes.wait(writer.length, narrator.wait_s())
+            if comment := await narrator.comment():
+                yield comment
+        for part in writer.ended_early():
+            services.lifecycle.end_part(part, Cancelled("filtered"))
+        yield events + writer.end()
+        call.delivered = True
+    except ServingError as error:
+        if not call.is_over and not drain.is_expired:
+            services.lifecycle.cancel(call, "stream_failed")
+        yield error_event(error)
+        call.delivered = call.is_over
+    finally:
+        changes.close()

@@ -1,0 +1,56 @@
+"""The door of every route: authenticate, check the scope of its operation, hand over to its handler."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from producer.auth.api_keys import presented_key
+from producer.auth.rbac import require_scope
+from producer.edge.context import context_of
+from producer.edge.operation import Handler, Route
+from producer.edge.services import Services
+from schemas.errors import ErrorCode, ServingError
+from schemas.requests import Identity
+
+
+def services_of(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+def to_starlette(routes: tuple[Route, ...]) -> list[StarletteRoute]:
+    """Routes of the web framework, each of ours with and without `/v1`."""
+    made = []
+    for route in routes:
+        paths = {route.path, route.path.removeprefix("/v1")}
+        endpoint = _guarded(route.handler)
+        made += [StarletteRoute(path, endpoint, methods=[route.method]) for path in sorted(paths, reverse=True)]
+    return made
+
+
+def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
+    async def endpoint(request: Request) -> Response:
+        scopes = handler.operation.scopes
+        if scopes:
+            services = services_of(request)
+            try:
+                identity = authenticate(request, services)
+                require_scope(identity, scopes)
+            except ServingError as error:
+                services.metrics.auth_failed(error.code)
+                raise
+            context_of(request).identity = identity
+        return await handler.handle(request)
+
+    return endpoint
+
+
+def authenticate(request: Request, services: Services) -> Identity:
+    """Who presents the key in the headers. Raises ServingError (401)."""
+    headers = request.headers
+    secret = presented_key(headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
+    identity = services.keys.identify(secret)
+    if identity is None:
+        raise ServingError(ErrorCode.INVALID_API_KEY, "The API key is not known here.")
+    return identity

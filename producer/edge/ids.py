@@ -1,0 +1,60 @@
+"""Ids of requests. The edge mints them; a client's own is only echoed."""
+
+import hashlib
+import re
+import secrets
+
+from schemas.errors import ErrorCode, ServingError
+
+_ECHOED = re.compile(r"[^A-Za-z0-9_.:/=+@-]")
+_MAX_ECHOED = 128
+_MAX_IDEMPOTENCY_KEY = 255
+
+
+def mint_request_id() -> str:
+    """128 random bits in hex: fit for a subject, a header and a file name."""
+    return secrets.token_hex(16)
+
+
+def mint_seed() -> int:
+    """A random seed of 63 bits, for calls that bring none."""
+    return secrets.randbits(63)
+
+
+def derive_request_id(owner: str, idempotency_key: str, generation: int) -> str:
+    """The id every edge finds for this owner and key, hence the same journal.
+
+    An id whose journal was cancelled or dropped cannot be used again; the next generation takes its place.
+    """
+    return hashlib.sha256(f"{owner}\0{idempotency_key}\0{generation}".encode()).hexdigest()[:32]
+
+
+def part_id(request_id: str, index: int) -> str:
+    """Id of one sequence of a call; that of the first is the call's own."""
+    return request_id if index == 0 else f"{request_id}-{index}"
+
+
+def sanitise_client_id(text: str | None) -> str | None:
+    """A client's own request id, made harmless for headers and logs; None when nothing is left of it."""
+    if not text:
+        return None
+    return _ECHOED.sub("", text[: 4 * _MAX_ECHOED])[:_MAX_ECHOED] or None
+
+
+def check_idempotency_key(text: str | None) -> str | None:
+    """The header's value. Raises ServingError (400) unless it is 1 to 255 printable ASCII characters."""
+    if text is None:
+        return None
+    key = text.strip()
+    if not key or len(key) > _MAX_IDEMPOTENCY_KEY or not (key.isascii() and key.isprintable()):
+        raise ServingError(
+            ErrorCode.INVALID_PARAMETER,
+            f"Idempotency-Key must be 1 to {_MAX_IDEMPOTENCY_KEY} printable ASCII characters.",
+            param="Idempotency-Key",
+        )
+    return key
+
+
+def hash_label(text: str) -> str:
+    """A client's label as it may be logged."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,11 @@
+"""A JSON answer."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from producer.edge.errors import dumps
+
+
+def json_response(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(dumps(value), media_type="application/json", headers=headers)

@@ -1,0 +1,177 @@
+"""The life of a call after it was accepted: readers come and go, somebody leaves, it ends, it is put away."""
+
+import time
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.journal import JournalHub
+from broker.transitions import Transitions
+from broker.work_queue import WorkQueue
+from producer.edge.background import Background
+from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part
+from producer.edge.errors import error_of
+from producer.edge.rates import ServiceRates
+from producer.edge.retention import Retention
+from producer.metrics import OK, EdgeMetrics
+from schemas.errors import ErrorCode, ServingError
+from schemas.events import Cancelled, Failed, Finished
+
+_log = structlog.stdlib.get_logger("inferflux.edge")
+
+
+class Lifecycle:
+    """One log line, one count and one broker transition for each step of a call."""
+
+    def __init__(
+        self,
+        hub: JournalHub,
+        queue: WorkQueue,
+        transitions: Transitions,
+        calls: LiveCalls,
+        retention: Retention,
+        rates: ServiceRates,
+        metrics: EdgeMetrics,
+        background: Background,
+    ) -> None:
+        self._hub = hub
+        self._queue = queue
+        self._transitions = transitions
+        self._calls = calls
+        self._retention = retention
+        self._rates = rates
+        self._metrics = metrics
+        self._background = background
+
+    def accepted(self, call: Call) -> None:
+        self._note(call, "accepted", parts=len(call.parts), readers=call.num_readers)
+
+    def attach(self, call: Call) -> None:
+        call.num_readers += 1
+
+    def detach(self, call: Call, *, left: bool) -> None:
+        """A reader is done. The last one that left takes the work with it, unless it asked for the work to go on."""
+        call.num_readers -= 1
+        if call.num_readers > 0:
+            return
+        if left and not call.is_over and call.on_disconnect is OnDisconnect.CANCEL:
+            self.cancel(call, "client_left")
+        self.settle(call)
+
+    def cancel(self, call: Call, reason: str) -> None:
+        """End what is open of a call, in the background: in the journal, at the worker and in the queue."""
+        if call.cancelled:
+            return
+        call.cancelled = True
+        self._note(call, "cancelled", reason=reason)
+        for part in call.open_parts():
+            self.end_part(part, Cancelled(reason))
+
+    def expire(self, call: Call) -> None:
+        """The deadline has passed."""
+        if call.deadline_noted:
+            return
+        call.deadline_noted = True
+        seconds = call.deadline_at - call.accepted_at
+        message = f"The request was not finished within {seconds:g} s."
+        self._note(call, "deadline_exceeded")
+        for part in call.open_parts():
+            self.end_part(part, Failed(None, str(ErrorCode.DEADLINE_EXCEEDED), message, False))
+
+    def end_part(self, part: Part, event: Cancelled | Failed) -> None:
+        self._background.spawn(self._end_part(part, event), f"end {part.request_id}")
+
+    async def _end_part(self, part: Part, event: Cancelled | Failed) -> None:
+        try:
+            await self._hub.end(part.edge, part.request_id, event)
+        except BrokerError as error:
+            _log.warning("end not recorded", request_id=part.request_id, error=str(error))
+        if part.seq is not None and part.view.fold.started is None:
+            await self._withdraw(part.request_id, part.seq)
+
+    async def drop(self, part: Part) -> None:
+        await self._retention.drop(part.request_id)
+
+    async def _withdraw(self, request_id: str, seq: int) -> None:
+        try:
+            await self._queue.withdraw(seq)
+        except BrokerError as error:
+            _log.warning("request not withdrawn", request_id=request_id, error=str(error))
+
+    def note_starts(self, call: Call) -> None:
+        for part in call.parts:
+            if part.note_start() and not call.is_followed and part.started is not None and part.started_at is not None:
+                waited = part.started_at - call.accepted_at
+                self._metrics.started(call.model, call.priority, waited)
+                self._note(call, "started", worker=part.started.worker, waited_s=round(waited, 3))
+
+    def note_first_token(self, call: Call) -> None:
+        if call.first_token_at is not None or not call.has_tokens:
+            return
+        self.note_starts(call)
+        call.first_token_at = time.monotonic()
+        if call.is_followed:
+            return
+        waited = call.first_token_at - call.accepted_at
+        self._metrics.first_token(call.model, call.priority, waited)
+        self._note(call, "first_token", waited_s=round(waited, 3))
+
+    def settle(self, call: Call) -> None:
+        """Put the call away once it is over and nobody reads it. May be called at any time."""
+        if call.retired or call.num_readers > 0 or not (call.is_over or call.failure is not None):
+            return
+        call.retired = True
+        self._calls.remove(call)
+        if not call.is_followed:
+            self.note_first_token(call)
+            self._count(call)
+            for part in call.parts:
+                self._put_away(call, part)
+        call.close()
+
+    def _put_away(self, call: Call, part: Part) -> None:
+        self._background.spawn(self._queue.release_body(part.request_id), f"release {part.request_id}")
+        if call.delivered and call.idempotency_key is None and isinstance(part.view.fold.terminal, Finished | Failed):
+            self._background.spawn(self._retention.drop(part.request_id), f"purge {part.request_id}")
+        else:
+            # Not delivered for sure: with an idempotency key the client says that it may ask again. A cancelled journal
+            # stays for now as well, since whoever still holds the work must find out.
+            self._retention.keep_for_resume(part.request_id)
+
+    def _count(self, call: Call) -> None:
+        now = time.monotonic()
+        code, num_tokens = OK, 0
+        for part in call.parts:
+            terminal = part.view.fold.terminal
+            num_tokens += part.view.fold.length
+            if isinstance(terminal, Finished):
+                if part.started_at is not None:
+                    self._rates.note(call.model, now - part.started_at)
+            elif isinstance(terminal, Failed | Cancelled):
+                code = str(error_of(terminal).code)
+        if call.failure is not None and code == OK:
+            code = str(call.failure.code)
+        duration = now - call.accepted_at
+        self._metrics.ended(call.header.endpoint, call.model, code, duration)
+        self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
+
+    def _note(self, call: Call, event: str, **facts: object) -> None:
+        elapsed = round(time.monotonic() - call.accepted_at, 4)
+        _log.info(
+            event,
+            request_id=call.request_id,
+            model=call.model,
+            priority=str(call.priority),
+            owner=call.identity.owner,
+            elapsed_s=elapsed,
+            **facts,
+        )
+        numbers = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+        self._background.spawn(
+            self._transitions.note(call.request_id, event, elapsed_s=elapsed, **numbers), f"note {call.request_id}"
+        )
+
+    def fail_locally(self, call: Call, error: ServingError) -> None:
+        """End a call that the journal cannot end: its readers are told, the work is left to others."""
+        call.failure = call.failure or error
+        self.settle(call)

@@ -1,0 +1,64 @@
+"""The hook between a journal and the client: every piece of text passes here, streamed or not, resumed or not.
+
+The journal holds what the model wrote; a filter decides what a client sees of it. A filter may hold text back until it
+knows more, so it also says which token the released text reaches.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from schemas.events import FinishReason
+from schemas.requests import Identity
+
+
+class Released(NamedTuple):
+    """Text for the client. `reached` is the last token all of whose text is out; `ended` closes the answer early."""
+
+    text: str
+    reached: int
+    ended: FinishReason | None = None
+
+
+class OutputFilter(Protocol):
+    """State for one choice of one answer. Pieces come in order; the same pieces release the same text."""
+
+    def feed(self, index: int, text: str) -> Released:
+        """Take the text up to and including token `index`. May raise ServingError to end the answer with an error."""
+
+    def flush(self, index: int) -> Released:
+        """Release what is held back: nothing follows token `index`."""
+
+
+FilterFactory = Callable[[Identity, str], OutputFilter]
+
+
+class FilterChain:
+    """Filters one after another; what the first releases is what the second sees."""
+
+    def __init__(self, filters: Sequence[OutputFilter]) -> None:
+        self._filters = filters
+
+    def feed(self, index: int, text: str) -> Released:
+        return self._run(Released(text, index), 0)
+
+    def flush(self, index: int) -> Released:
+        text, ended = "", None
+        for position, each in enumerate(self._filters):
+            released = each.flush(index)
+            if released.text:
+                released = self._run(released, position + 1)
+            text += released.text
+            ended = ended or released.ended
+        return Released(text, index, ended)
+
+    def _run(self, released: Released, start: int) -> Released:
+        ended = released.ended
+        for each in self._filters[start:]:
+            released = each.feed(released.reached, released.text)
+            ended = ended or released.ended
+        return released._replace(ended=ended)
+
+
+def make_filter(factories: Sequence[FilterFactory], identity: Identity, model: str) -> OutputFilter | None:
+    """The chain for one choice; None when nothing filters, so that the plain path stays plain."""
+    return FilterChain([factory(identity, model) for factory in factories]) if factories else None

@@ -1,0 +1,62 @@
+"""HTTP/1.1 as uvicorn speaks it, with our form of errors and a limit on slow headers."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from producer.edge.errors import dumps, error_object
+from producer.edge.ids import mint_request_id
+from schemas.errors import ErrorCode, ServingError
+
+_HEADERS_WITHIN_S = 30.0
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        self._stop_header_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets the same kind of answer as everything else."""
+        self._stop_header_timer()
+        body = dumps(error_object(ServingError(ErrorCode.INVALID_JSON, msg)))
+        lines = [
+            STATUS_LINE[400],
+            b"content-type: application/json\r\n",
+            b"x-request-id: " + mint_request_id().encode() + b"\r\n",
+            b"content-length: %d\r\n" % len(body),
+            b"connection: close\r\n\r\n",
+            body,
+        ]
+        self.transport.write(b"".join(lines))
+        self.transport.close()
+
+    def _await_headers(self) -> None:
+        self._stop_header_timer()
+        self._header_timer = self.loop.call_later(_HEADERS_WITHIN_S, self._headers_too_slow)
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.send_400_response("The request's headers did not arrive in time.")

@@ -1,0 +1,20 @@
+"""The route table. Access control, the API document and the tests of both read it."""
+
+from producer.edge.operation import Route
+from producer.edge.routes import chat, completions, health, metrics, models, requests
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/chat/completions", chat.create_chat_completion),
+    Route("POST", "/v1/completions", completions.create_completion),
+    Route("GET", "/v1/models", models.list_models),
+    Route("GET", "/v1/models/{id:path}", models.retrieve_model),
+    Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
+    Route("GET", "/healthz", health.healthz),
+    Route("GET", "/health", health.health),
+    Route("GET", "/livez", health.livez),
+    Route("GET", "/readyz", health.readyz),
+    Route("GET", "/version", health.version),
+    Route("GET", "/openapi.json", health.openapi),
+    Route("GET", "/metrics", metrics.metrics),
+    Route("GET", "/", health.welcome),
+)

@@ -1,0 +1,181 @@
+"""Running an edge: sockets, server, signals, drain."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+import structlog
+import uvicorn
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from broker.connection import BrokerConfig
+from producer.config import EdgeConfig
+from producer.edge.admission import Stage
+from producer.edge.app import create_app
+from producer.edge.exposition import exposition
+from producer.edge.listening import listen, listen_nearby, port_of
+from producer.edge.output_filter import FilterFactory
+from producer.edge.protocol import EdgeProtocol
+from producer.edge.services import Services, open_services
+
+_log = structlog.stdlib.get_logger("inferflux.edge.serve")
+
+_KEEP_ALIVE_S = 65
+# After the drain's deadline: time for last events to be written.
+_FAREWELL_S = 3
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class EdgeAddress(NamedTuple):
+    """Where a running edge listens."""
+
+    url: str
+    port: int
+    metrics_url: str
+
+
+async def run_edge(
+    config: EdgeConfig,
+    broker_config: BrokerConfig,
+    *,
+    on_ready: Callable[[EdgeAddress], None] | None = None,
+    stop: asyncio.Event | None = None,
+    handle_signals: bool = True,
+    extra_stages: Sequence[Stage] = (),
+    filters: Sequence[FilterFactory] = (),
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
+
+    `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken before
+    anything else is done, and BrokerUnavailable or BrokerUnsuitable.
+    """
+    stopping = stop if stop is not None else asyncio.Event()
+    sockets = listen(config.host, config.port)
+    with contextlib.ExitStack() as closing:
+        closing.callback(_close_all, sockets)
+        async with (
+            open_services(config, broker_config, extra_stages=extra_stages, filters=filters) as services,
+            _scrape_port(services) as metrics_url,
+        ):
+            server = _make_server(create_app(config, services), config.drain_timeout_s)
+            with _signals(stopping, services, server) if handle_signals else contextlib.nullcontext():
+                serving = asyncio.create_task(server.serve(sockets), name="edge server")
+                await _started(server, serving)
+                address = EdgeAddress(_url(config.host, sockets), port_of(sockets[0]), metrics_url)
+                _log.info("edge listens", url=address.url, edge=config.edge_id)
+                if on_ready is not None:
+                    on_ready(address)
+                await _until_stopped(stopping, serving)
+                await _drain(services, server, serving)
+
+
+class _Server(uvicorn.Server):
+    """Signals are ours."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _make_server(app: ASGIApp, drain_timeout_s: float, *, lifespan: bool = True) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=EdgeProtocol,
+            ws="none",
+            lifespan="on" if lifespan else "off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(drain_timeout_s) + _FAREWELL_S,
+        )
+    )
+
+
+async def _started(server: _Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        await asyncio.wait({serving}, timeout=0.01)
+        if serving.done():
+            serving.result()
+            raise RuntimeError("the HTTP server ended while starting")
+
+
+async def _until_stopped(stopping: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def _drain(services: Services, server: _Server, serving: asyncio.Task[None]) -> None:
+    _log.info("draining", calls=len(services.calls))
+    services.drain.begin()
+    server.should_exit = True
+    timer = asyncio.get_running_loop().call_later(services.config.drain_timeout_s, services.drain.expire)
+    try:
+        await serving
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _signals(stopping: asyncio.Event, services: Services, server: _Server) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            services.drain.expire()
+        stopping.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _scrape_port(services: Services) -> AsyncIterator[str]:
+    """The port for Prometheus: no key, loopback unless configured."""
+    config = services.config.metrics
+    sockets = (listen_nearby if config.port_moves else listen)(config.host, config.port)
+
+    async def metrics(request: Request) -> Response:
+        return Response(await exposition(services), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    app = Starlette(routes=[Route("/metrics", metrics)])
+    server = _make_server(app, 0, lifespan=False)
+    serving = asyncio.create_task(server.serve(sockets), name="metrics server")
+    try:
+        await _started(server, serving)
+        yield f"{_url(config.host, sockets)}/metrics"
+    finally:
+        server.should_exit = True
+        await asyncio.wait({serving})
+        _close_all(sockets)
+
+
+def _url(host: str, sockets: Sequence[socket.socket]) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    if host in ("0.0.0.0", "::"):
+        shown = "127.0.0.1"
+    return f"http://{shown}:{port_of(sockets[0])}"
+
+
+def _close_all(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()

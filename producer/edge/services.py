@@ -1,0 +1,175 @@
+"""Everything a handler needs, built once and passed in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from broker.connection import BrokerConfig, Connection
+from broker.journal import JournalHub
+from broker.registry import Registry
+from broker.transitions import Transitions
+from broker.work_queue import WorkQueue
+from broker.worker_control import WorkerControl
+from producer.auth.api_keys import ApiKeys
+from producer.config import EdgeConfig
+from producer.edge.admission import Stage
+from producer.edge.background import Background
+from producer.edge.calls import Call, LiveCalls
+from producer.edge.demand import Demand
+from producer.edge.drain import Drain
+from producer.edge.guardian import Guardian, WorkerProbe
+from producer.edge.ids import mint_seed
+from producer.edge.joining import Joining
+from producer.edge.lifecycle import Lifecycle
+from producer.edge.models import Models
+from producer.edge.output_filter import FilterFactory
+from producer.edge.rates import ServiceRates
+from producer.edge.retention import Retention
+from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.model import KnownModel, LiveWorker, check_template
+from producer.edge.stages.queue import Concurrency, QueueRoom
+from producer.edge.stages.size import estimate_size
+from producer.edge.submitter import Submitter
+from producer.edge.translate import Limits
+from producer.metrics import EdgeMetrics
+from schemas.errors import ServingError
+from schemas.requests import PriorityClass
+
+_CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: EdgeConfig
+    connection: Connection
+    hub: JournalHub
+    queue: WorkQueue
+    models: Models
+    keys: ApiKeys
+    metrics: EdgeMetrics
+    drain: Drain
+    calls: LiveCalls
+    lifecycle: Lifecycle
+    submitter: Submitter
+    joining: Joining
+    guardian: Guardian
+    retention: Retention
+    background: Background
+    rates: ServiceRates
+    demand: Demand
+    limits: Limits
+    stages: Sequence[Stage]
+    filters: Sequence[FilterFactory] = ()
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether requests can be taken: broker connected and journals followed."""
+        return self.connection.is_connected and self.hub.is_live
+
+    async def position_of(self, call: Call) -> int:
+        """Place in the queue, 1 for the next: an upper bound that never rises."""
+        try:
+            ahead = 0
+            for priority in PriorityClass:
+                if priority.rank <= call.priority.rank:
+                    ahead += (await self.queue.depth(call.model, priority)).waiting
+        except ServingError:
+            ahead = call.position or 1
+        call.position = max(1, ahead if call.position is None else min(call.position, ahead))
+        return call.position
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The tasks that watch over calls and journals."""
+        tasks = [
+            asyncio.create_task(self.guardian.run(), name="guardian"),
+            asyncio.create_task(self.retention.run(), name="retention"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.background.close(_CLOSE_S)
+
+
+@asynccontextmanager
+async def open_services(
+    config: EdgeConfig,
+    broker_config: BrokerConfig,
+    *,
+    extra_stages: Sequence[Stage] = (),
+    filters: Sequence[FilterFactory] = (),
+) -> AsyncIterator[Services]:
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+
+    `extra_stages` run after the model is known and before the queue is looked at.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await Connection.open(broker_config)
+        stack.push_async_callback(connection.drain)
+        registry = Registry(connection)
+        await registry.start()
+        stack.push_async_callback(registry.close)
+        hub = JournalHub(connection, config.edge_id)
+        await hub.start()
+        stack.push_async_callback(hub.close)
+        yield _build(config, connection, registry, hub, extra_stages, filters)
+
+
+def _build(
+    config: EdgeConfig,
+    connection: Connection,
+    registry: Registry,
+    hub: JournalHub,
+    extra_stages: Sequence[Stage],
+    filters: Sequence[FilterFactory],
+) -> Services:
+    models = Models(registry)
+    models.note_default()
+    registry.on_change(models.note_default)
+    queue = WorkQueue(connection)
+    metrics, background, calls, demand = EdgeMetrics(CollectorRegistry()), Background(), LiveCalls(), Demand()
+    rates = ServiceRates(models.num_slots)
+    retention = Retention(hub, config.resume_window_s)
+    transitions = Transitions(connection, config.edge_id)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, retention, rates, metrics, background)
+    joining = Joining(connection, config.edge_id, calls, lifecycle)
+    probe = WorkerProbe(WorkerControl(connection).is_alive)
+    return Services(
+        config=config,
+        connection=connection,
+        hub=hub,
+        queue=queue,
+        models=models,
+        keys=ApiKeys(config.keys, config.pepper),
+        metrics=metrics,
+        drain=Drain(),
+        calls=calls,
+        lifecycle=lifecycle,
+        submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, rates, background),
+        joining=joining,
+        guardian=Guardian(calls, lifecycle, probe, queue.hand_back, background),
+        retention=retention,
+        background=background,
+        rates=rates,
+        demand=demand,
+        limits=Limits(config.max_prompts, config.max_timeout_s, config.high_priority_threshold, mint_seed),
+        stages=(
+            check_scope,
+            KnownModel(models),
+            check_priority,
+            check_template,
+            estimate_size,
+            *extra_stages,
+            LiveWorker(demand),
+            Concurrency(calls, config.max_concurrent, rates),
+            QueueRoom(queue.depth, rates),
+        ),
+        filters=filters,
+    )

@@ -1,0 +1,78 @@
+"""Server-sent events on the wire.
+
+A comment is one line and one LF and is never followed by a blank line: once an `id:` was sent, a blank line without
+data makes the OpenAI SDK raise. Every event is ready-made bytes.
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import anyio
+import orjson
+from sse_starlette.sse import AppStatus, EventSourceResponse
+from starlette.types import Receive, Send
+
+from producer.edge.errors import error_object
+from schemas.errors import ServingError
+
+PING = b": ping\n"
+
+# Draining is ours: streams finish or are told why not, they are not cut. See `drain`.
+AppStatus.enable_automatic_graceful_drain = False
+
+
+def queued_comment(position: int, eta_s: int) -> bytes:
+    return b": queued position=%d eta_s=%d\n" % (position, eta_s)
+
+
+def prefill_comment(percent: int) -> bytes:
+    return b": prefill %d%%\n" % percent
+
+
+def error_event(error: ServingError) -> bytes:
+    """A failure after the status line: no `[DONE]` follows it."""
+    return b"data: %b\n\n" % orjson.dumps(error_object(error))
+
+
+class EventStream(EventSourceResponse):
+    """Sends what an iterator yields, watching for the client to leave or to stop reading.
+
+    `left` is true afterwards when the client is gone, or was cut because one send took longer than the limit.
+    """
+
+    def __init__(
+        self, events: AsyncIterator[bytes], *, headers: Mapping[str, str] | None = None, stalled_after_s: float
+    ) -> None:
+        super().__init__(events, headers=headers, ping=0)
+        self._events = events
+        self._stalled_after_s = stalled_after_s
+        self._sending_since: float | None = None
+        self.left = False
+
+    async def _stream_response(self, send: Send) -> None:
+        # Sends are awaited directly: a cancel scope for each would cost as much as everything else.
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for chunk in self._events:
+            self._sending_since = time.monotonic()
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._sending_since = None
+        self.active = False
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _listen_for_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left = self.active
+        self.active = False
+
+    async def _listen_for_exit_signal_with_grace(self) -> None:
+        # Takes the place of the library's shutdown watcher; returning ends the response.
+        while True:
+            await anyio.sleep(self._stalled_after_s / 4)
+            if self._is_stalled():
+                self.left = True
+                return
+
+    def _is_stalled(self) -> bool:
+        since = self._sending_since
+        return since is not None and time.monotonic() - since > self._stalled_after_s

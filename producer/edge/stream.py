@@ -1,0 +1,185 @@
+"""From the journals of a call to the bytes of its stream.
+
+A reader holds a cursor for each choice and nothing else: what it has not taken yet stays in the fold, so a slow client
+gets larger chunks, not a growing queue. It can begin at any index, which is what resuming needs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from producer.edge.calls import Call, Part
+from producer.edge.errors import error_of
+from producer.edge.output_filter import FilterFactory, OutputFilter, make_filter
+from producer.edge.shapes import DONE, Answer, ChunkTemplates, add_usage
+from schemas.events import Cancelled, Failed, Finished, FinishReason, Usage
+
+# Up to so many tokens that wait are sent one by one; a reader that is further behind gets them in one piece.
+_MOST_CHUNKS = 8
+
+
+class Chunk(NamedTuple):
+    """Text to send, and the last token that is out with it."""
+
+    reached: int
+    text: str
+
+
+class Choice:
+    """How far one choice has been read. `index` is the last token whose text went out whole, -1 for none."""
+
+    __slots__ = ("cursor", "filter", "index", "is_over", "part", "reason")
+
+    def __init__(self, part: Part, output_filter: OutputFilter | None, start: int) -> None:
+        self.part = part
+        self.filter = output_filter
+        self.cursor = 0
+        self.index = start - 1
+        self.is_over = False
+        self.reason = ""
+        self._skip(start)
+
+    def _skip(self, start: int) -> None:
+        if self.filter is not None and start > 0:
+            # A filter must see the text before the start too, to hold back or end where it did the first time.
+            released = self.filter.feed(start - 1, self.part.view.fold.text(0, start))
+            self.index = released.reached
+        self.cursor = start
+
+    def take(self) -> list[Chunk]:
+        """What is new since the last call, a chunk for each token, or one for all of them when there are many.
+
+        Raises ServingError when the journal, or a filter, ends in failure.
+        """
+        fold = self.part.view.fold
+        start, end = self.cursor, max(self.cursor, len(fold.pieces))
+        self.cursor = end
+        chunks: list[Chunk] = []
+        if self.filter is not None:
+            if end > start and not self.is_over:
+                chunks.append(self._filtered(self.filter, end - 1, fold.text(start, end)))
+        elif end - start > _MOST_CHUNKS:
+            chunks.append(Chunk(end - 1, fold.text(start, end)))
+        else:
+            chunks += [Chunk(index, fold.pieces[index]) for index in range(start, end)]
+        if chunks:
+            self.index = chunks[-1].reached
+        if fold.terminal is not None and not self.is_over:
+            if isinstance(fold.terminal, Finished):
+                chunks.append(self._finish(fold.terminal))
+            elif not any(chunk.text for chunk in chunks):
+                raise error_of(fold.terminal)
+        return chunks
+
+    def _filtered(self, output_filter: OutputFilter, index: int, text: str) -> Chunk:
+        released = output_filter.feed(index, text)
+        if released.ended is not None:
+            self._end(released.ended)
+        return Chunk(released.reached, released.text)
+
+    def _finish(self, finished: Finished) -> Chunk:
+        if self.filter is None:
+            self._end(finished.reason)
+            return Chunk(self.index, "")
+        released = self.filter.flush(self.cursor - 1)
+        self.index = released.reached
+        self._end(released.ended or finished.reason)
+        return Chunk(released.reached, released.text)
+
+    def _end(self, reason: FinishReason | str) -> None:
+        self.is_over = True
+        self.reason = str(reason)
+
+    @property
+    def usage(self) -> Usage:
+        """As the worker counted; of an answer that a filter ended, what went by until then."""
+        terminal = self.part.view.fold.terminal
+        if isinstance(terminal, Finished):
+            return terminal.usage
+        progress = self.part.view.progress
+        return Usage(progress.num_prompt if progress is not None else 0, self.cursor)
+
+
+class StreamWriter:
+    """One reader of a call, as server-sent events."""
+
+    def __init__(self, call: Call, filters: Sequence[FilterFactory] = (), start: Sequence[int] | None = None) -> None:
+        self._call = call
+        self._templates: ChunkTemplates | None = None
+        self._needs_role = start is None
+        starts = start or [0] * len(call.parts)
+        self._choices = make_choices(call, filters, starts)
+        self._written = [False] * len(call.parts)
+        self._is_single = len(self._choices) == 1
+
+    @property
+    def length(self) -> int:
+        """Tokens taken from the first choice."""
+        return self._choices[0].cursor
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens taken from all choices."""
+        return sum(choice.cursor for choice in self._choices)
+
+    @property
+    def is_over(self) -> bool:
+        return all(self._written)
+
+    def ended_early(self) -> list[Part]:
+        """Parts whose answer a filter has closed while their worker goes on."""
+        return [choice.part for choice in self._choices if choice.is_over and not choice.part.is_over]
+
+    def take(self) -> bytes:
+        """Events for everything new, in one piece; empty when there is nothing to tell. Raises ServingError."""
+        events = b""
+        for index, choice in enumerate(self._choices):
+            if self._written[index]:
+                continue
+            for reached, text in choice.take():
+                if text:
+                    events += self._get_templates().text(index, self._event_id(choice, reached), text)
+            if choice.is_over:
+                events += self._get_templates().finish(index, self._event_id(choice, choice.index), choice.reason)
+                self._written[index] = True
+        if events and self._needs_role:
+            self._needs_role = False
+            return self._get_templates().role() + events
+        return events
+
+    def end(self) -> bytes:
+        """What follows the last chunk."""
+        if not self._call.include_usage:
+            return DONE
+        usage = add_usage(choice.usage for choice in self._choices)
+        return self._get_templates().usage(usage) + DONE
+
+    def _get_templates(self) -> ChunkTemplates:
+        if self._templates is None:
+            self._templates = ChunkTemplates(self._call.rendered_header(), len(self._choices), self._call.include_usage)
+        return self._templates
+
+    def _event_id(self, choice: Choice, reached: int) -> bytes:
+        if self._is_single:
+            return b"%d" % reached if reached >= 0 else b""
+        # A place in several journals at once: the last index of each choice.
+        indexes = [reached if each is choice else each.index for each in self._choices]
+        return b",".join(b"%d" % index for index in indexes) if max(indexes) >= 0 else b""
+
+
+def make_choices(call: Call, filters: Sequence[FilterFactory], starts: Sequence[int]) -> list[Choice]:
+    return [
+        Choice(part, make_filter(filters, call.identity, call.model), start)
+        for part, start in zip(call.parts, starts, strict=True)
+    ]
+
+
+def collect_answers(call: Call, filters: Sequence[FilterFactory] = ()) -> list[Answer]:
+    """The answers of a call that is over. Raises ServingError when any of its parts failed."""
+    answers = []
+    for choice in make_choices(call, filters, [0] * len(call.parts)):
+        text = "".join(chunk.text for chunk in choice.take())
+        terminal = choice.part.view.fold.terminal
+        if not choice.is_over and isinstance(terminal, Failed | Cancelled):
+            raise error_of(terminal)
+        answers.append(Answer(text, choice.reason, choice.usage))
+    return answers

@@ -1,0 +1,175 @@
+"""Publishing a call: a journal is opened, the request accepted into it, then queued."""
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.journal import JournalHub
+from broker.work_queue import WorkQueue
+from producer.edge.admission import Admission
+from producer.edge.background import Background
+from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part, Superseded
+from producer.edge.lifecycle import Lifecycle
+from producer.edge.rates import ServiceRates
+from producer.edge.shapes import Header
+from producer.edge.translate import requests_of
+from schemas.errors import ErrorCode, ServingError
+from schemas.events import Accepted, Cancelled
+from schemas.requests import Endpoint, GenerateRequest
+
+_log = structlog.stdlib.get_logger("inferflux.edge.submitter")
+
+_BROKER_BACK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the submitter needs besides the admitted plan."""
+
+    request_id: str
+    timeout_s: float
+    on_disconnect: OnDisconnect
+    body_hash: str
+    idempotency_key: str | None
+
+
+class Submitter:
+    """Takes admitted plans. When it returns, the request is in the queue and will end in exactly one terminal event."""
+
+    def __init__(
+        self,
+        edge_id: str,
+        hub: JournalHub,
+        queue: WorkQueue,
+        calls: LiveCalls,
+        lifecycle: Lifecycle,
+        is_first: Callable[[str], Awaitable[bool]],
+        rates: ServiceRates,
+        background: Background,
+    ) -> None:
+        self._edge_id = edge_id
+        self._hub = hub
+        self._queue = queue
+        self._calls = calls
+        self._lifecycle = lifecycle
+        self._is_first = is_first
+        self._rates = rates
+        self._background = background
+
+    async def submit(self, admission: Admission, order: Order) -> Call:
+        """Publish the plan, the caller attached as reader. Raises ServingError or Superseded; then nothing stays."""
+        if self._calls.get(order.request_id) is not None:
+            raise Superseded
+        created = int(time.time())
+        requests = requests_of(
+            admission.plan,
+            request_id=order.request_id,
+            edge=self._edge_id,
+            model=admission.model.id,
+            created=created,
+            deadline_ms=int((time.time() + order.timeout_s) * 1000),
+            identity=admission.identity,
+        )
+        call = self._open(admission, order, requests, created)
+        self._calls.add(call)
+        try:
+            await self._publish(call, order, requests)
+        except BaseException as error:
+            self._abandon(call, error)
+            if isinstance(error, BrokerError):
+                raise _unavailable(error) from error
+            raise
+        call.published.set()
+        self._lifecycle.accepted(call)
+        return call
+
+    def _open(self, admission: Admission, order: Order, requests: list[GenerateRequest], created: int) -> Call:
+        plan, now = admission.plan, time.monotonic()
+        header = Header(plan.endpoint, order.request_id, created, admission.model.id, plan.service_tier, None)
+        return Call(
+            header=header,
+            identity=admission.identity,
+            priority=plan.priority,
+            parts=[Part(each.request_id, self._edge_id, self._hub.open(each.request_id)) for each in requests],
+            include_usage=plan.include_usage,
+            accepted_at=now,
+            deadline_at=now + order.timeout_s,
+            on_disconnect=order.on_disconnect,
+            body_hash=order.body_hash,
+            idempotency_key=order.idempotency_key,
+            num_readers=1,
+        )
+
+    async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest]) -> None:
+        for index, (part, request) in enumerate(zip(call.parts, requests, strict=True)):
+            part.is_accepted = True
+            await self._hub.accept(_accepted(call, request, index))
+            if index == 0 and order.idempotency_key is not None and not await self._is_first(call.request_id):
+                raise Superseded
+            part.is_sent = True
+            try:
+                part.seq = await self._queue.submit(request)
+            except ServingError as error:
+                part.is_sent = error.code is not ErrorCode.QUEUE_FULL
+                if error.code is ErrorCode.QUEUE_FULL and error.retry_after_s is None:
+                    error.retry_after_s = self._rates.time_for(call.model, 1)
+                raise
+
+    def _abandon(self, call: Call, error: BaseException) -> None:
+        """Take back what was published, and what may have been: an unknown outcome is ended in the journal."""
+        if not isinstance(error, Superseded):
+            call.failure = error if isinstance(error, ServingError) else _unavailable(error)
+        call.published.set()
+        self._calls.remove(call)
+        call.retired = True
+        for part in call.parts:
+            if part.is_sent:
+                self._lifecycle.end_part(part, Cancelled("not_submitted"))
+            elif part.is_accepted:
+                self._background.spawn(self._lifecycle.drop(part), f"purge {part.request_id}")
+        call.close()
+        _log.info("not accepted", request_id=call.request_id, model=call.model, error=str(call.failure or "superseded"))
+
+
+def body_hash(endpoint: Endpoint, body: bytes) -> str:
+    """Tells calls under one idempotency key apart."""
+    return hashlib.sha256(f"{endpoint}\0".encode() + body).hexdigest()
+
+
+def _accepted(call: Call, request: GenerateRequest, index: int) -> Accepted:
+    options: dict[str, Any] = {
+        "call": call.request_id,
+        "part": index,
+        "parts": len(call.parts),
+        "include_usage": call.include_usage,
+        "service_tier": call.header.service_tier,
+        "priority": str(call.priority),
+        "deadline_ms": request.deadline_ms,
+        "on_disconnect": str(call.on_disconnect),
+    }
+    return Accepted(
+        request_id=request.request_id,
+        owner=call.identity.owner,
+        endpoint=str(request.endpoint),
+        model=request.model,
+        created=request.created,
+        options=options,
+        body_hash=call.body_hash,
+        idempotency_key=call.idempotency_key,
+    )
+
+
+def _unavailable(error: BaseException) -> ServingError:
+    return ServingError(
+        ErrorCode.BROKER_UNAVAILABLE,
+        f"The message broker did not take the request: {error}"
+        if isinstance(error, BrokerError)
+        else "The request was not submitted.",
+        retryable=True,
+        retry_after_s=_BROKER_BACK_S,
+    )
