@@ -1,0 +1,1 @@
+"""Runs InferFlux: settings, two command lines, the supervisor behind `inferflux up`, set-up."""

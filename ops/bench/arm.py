@@ -1,0 +1,38 @@
+"""The seam between the harness and the servers under test."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ops.bench.connection import Target
+from ops.bench.server_process import ServerProcess
+
+
+class Server(NamedTuple):
+    """A running server. `processes` are those whose processor time is told, `facts` what it says about itself."""
+
+    target: Target
+    process: ServerProcess
+    processes: Mapping[str, int]
+    facts: Mapping[str, str]
+
+
+class Arm(Protocol):
+    """One server under test, started anew for every turn."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_repeats(self) -> int:
+        """How many times the usual number of requests it is given; above 1 for one that answers very quickly."""
+
+    def check(self) -> None:
+        """Raises ArmUnavailable when it cannot be measured here."""
+
+    def describe(self) -> dict[str, str]:
+        """Version, settings and what a reader of its figures must know. Only after `check`."""
+
+    def running(self, folder: Path) -> AbstractAsyncContextManager[Server]:
+        """Start it with its files in `folder`, an empty directory, and end it with the block. Raises ArmFailed."""

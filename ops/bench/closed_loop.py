@@ -1,0 +1,67 @@
+"""The load: so many clients, each of which asks again as soon as it was answered."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ops.bench.answer import Sample
+from ops.bench.connection import LoadConnection, Target, chat_request
+from ops.bench.plan import Load
+
+ARRIVAL = (
+    "closed loop: all c clients send their first request at the same moment (synchronised start), each sends its next"
+    " one when the answer before it has ended; connections are open before the clock starts"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """What came of one load. `wall_s` runs from the first request to the end of the last answer; `generator_cpu_s` is
+    the processor time this process took meanwhile."""
+
+    load: Load
+    samples: tuple[Sample, ...]
+    wall_s: float
+    generator_cpu_s: float
+
+
+async def closed_loop(target: Target, prompts: Iterator[str], load: Load) -> LoopResult:
+    """Run one load to its end. Raises RequestFailed with the first failure; nothing is left open."""
+    # Built beforehand, so that the generator does not compete with the server for it.
+    requests = iter([chat_request(target, next(prompts), load.max_tokens) for _ in range(load.num_requests)])
+    connections = await _open(target, load.concurrency)
+    cpu_before, started_at = time.process_time(), time.perf_counter()
+    clients = [asyncio.create_task(_client(target, connection, requests)) for connection in connections]
+    try:
+        samples = [sample for answered in await asyncio.gather(*clients) for sample in answered]
+    finally:
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+    ended_at = max(sample.ended_at for sample in samples)
+    return LoopResult(load, tuple(samples), ended_at - started_at, time.process_time() - cpu_before)
+
+
+async def _open(target: Target, count: int) -> list[LoadConnection]:
+    connections: list[LoadConnection] = []
+    try:
+        while len(connections) < count:
+            connections.append(await LoadConnection.open(target))
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections
+
+
+async def _client(target: Target, connection: LoadConnection, requests: Iterator[bytes]) -> list[Sample]:
+    samples = []
+    try:
+        for request in requests:
+            if not connection.is_open:  # a server may end a connection after so many answers
+                connection = await LoadConnection.open(target)
+            samples.append(await connection.ask(request))
+    finally:
+        connection.close()
+    return samples

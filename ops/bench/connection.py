@@ -1,0 +1,148 @@
+"""One HTTP/1.1 connection of the load generator, kept open between requests."""
+
+import asyncio
+import time
+from typing import Any, NamedTuple, cast
+
+import httptools
+import orjson
+
+from ops.bench.answer import Answer, Sample, error_text
+from ops.bench.errors import RequestFailed
+
+# Longer than any answer of a server that is worth measuring; ends the run instead of hanging in it.
+REQUEST_LIMIT_S = 180.0
+
+
+class Target(NamedTuple):
+    """Where the load goes. `api_key` is sent as a bearer token."""
+
+    host: str
+    port: int
+    api_key: str
+
+
+def chat_request(target: Target, prompt: str, max_tokens: int) -> bytes:
+    """The bytes of one request: greedy, streamed, exactly `max_tokens` tokens, by names that all the servers know."""
+    body = orjson.dumps(
+        {
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\n"
+        f"Host: {target.host}:{target.port}\r\n"
+        f"Authorization: Bearer {target.api_key}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class LoadConnection(asyncio.Protocol):
+    """Sends one request at a time and takes the times of its answer.
+
+    A protocol and httptools instead of an HTTP client: the load shares its processors with what it measures.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._result: asyncio.Future[Sample] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = Answer(0.0)
+        self._bodies: list[bytes] = []
+        self._is_complete = False
+        self._is_kept = False
+
+    @classmethod
+    async def open(cls, target: Target) -> "LoadConnection":
+        """Raises RequestFailed when nothing listens."""
+        try:
+            _, protocol = await asyncio.get_running_loop().create_connection(cls, target.host, target.port)
+        except OSError as error:
+            raise RequestFailed(f"{target.host}:{target.port} does not take a connection: {error}") from None
+        return protocol
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes) -> Sample:
+        """Send a request and wait for the whole answer. Raises RequestFailed; the connection is closed then."""
+        assert self._transport is not None and self._result is None
+        self._parser = httptools.HttpResponseParser(self)
+        self._bodies.clear()
+        self._is_complete = False
+        self._result = result = asyncio.get_running_loop().create_future()
+        self._answer = Answer(time.perf_counter())
+        self._transport.write(request)
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT_S):
+                sample: Sample = await result
+                return sample
+        except TimeoutError:
+            self.close()
+            raise RequestFailed(f"no complete answer within {REQUEST_LIMIT_S:.0f} s") from None
+        finally:
+            self._result = None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(RequestFailed(f"the connection broke in mid-answer ({exc or 'closed by the server'})"))
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        try:
+            self._parser.feed_data(data)
+            self._advance(now)
+        except httptools.HttpParserError as error:
+            self._fail(RequestFailed(f"the answer is not HTTP: {error}"))
+        except RequestFailed as error:
+            self._fail(error)
+
+    def on_body(self, body: bytes) -> None:
+        self._bodies.append(body)
+
+    def on_message_complete(self) -> None:
+        self._is_complete = True
+        self._is_kept = self._parser.should_keep_alive()  # the parser knows only here
+
+    def _advance(self, now: float) -> None:
+        if not self._bodies and not self._is_complete:
+            return
+        if (status := self._parser.get_status_code()) != 200:
+            if self._is_complete:
+                raise RequestFailed(f"HTTP {status}: {error_text(_json(b''.join(self._bodies)))}")
+            return
+        body = b"".join(self._bodies)
+        self._bodies.clear()
+        self._answer.feed(body, now)
+        if self._is_complete:
+            sample = self._answer.finish(now)
+            if not self._is_kept:
+                self.close()
+            if self._result is not None and not self._result.done():
+                self._result.set_result(sample)
+
+    def _fail(self, error: RequestFailed) -> None:
+        self.close()
+        if self._result is not None and not self._result.done():
+            self._result.set_exception(error)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")

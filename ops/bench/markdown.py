@@ -1,0 +1,144 @@
+"""The report for people: circumstances, figures, ratios."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from ops.bench.arms import OURS
+from ops.bench.closed_loop import ARRIVAL
+from ops.bench.comparison import FIGURES, by_concurrency, medians, server_cpu_ms_per_token
+from ops.bench.document import QUALITY, Report
+from ops.bench.summary import Spread, Summary
+
+_COST_LABELS = ("prompt tokens", "generator CPU", "server CPU ms/token")
+_MIN_WIDTH = 3
+_FIGURE_NOTE = (
+    "Medians of the rounds. Tokens are those of `usage`. TTFT is from the request to the first content, TPOT the median"
+    " over the answers of the time per token after the first. Generator CPU is the load generator's own share of one"
+    " processor."
+)
+_RATIO_NOTE = (
+    "Median of the ratios of each round, lowest and highest in brackets. Above 1 is better for tokens/s, below 1 for"
+    " the times."
+)
+
+
+def markdown(report: Report) -> str:
+    """The whole report; ends with a line feed."""
+    parts = ["# InferFlux benchmark", _circumstances(report)]
+    if not report.is_complete:
+        parts.append("**Interrupted**: not all rounds were run.")
+    if report.results.rounds:
+        parts += ["## Figures", _FIGURE_NOTE, _figures(report)]
+    for peer in report.peers:
+        parts += [f"## {OURS} / {peer}", _RATIO_NOTE, _ratios(report, peer)]
+    missing = {**report.skipped, **report.results.failures}
+    if missing:
+        parts += ["## Not measured", "\n".join(f"- {name}: {reason}" for name, reason in missing.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table, its columns padded so that it also reads well as text; the first one to the left."""
+    widths = [max(_MIN_WIDTH, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        padded[0] = cells[0].ljust(widths[0])
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f"{'-' * (width - 1)}:" for width in widths]
+    rule[0] = "-" * widths[0]
+    return "\n".join([line(header), line(rule), *(line(row) for row in rows)])
+
+
+def _circumstances(report: Report) -> str:
+    host, plan, model = report.host, report.plan, report.model
+    has = [name for name, is_there in host.features.items() if is_there]
+    lacks = [name for name, is_there in host.features.items() if not is_there]
+    lines = [
+        f"taken at {report.taken_at.isoformat()}, load average before {host.load_average:.2f}",
+        f"{host.processor}, {host.num_processors} processors; with {', '.join(has) or 'none'};"
+        f" without {', '.join(lacks) or 'none'}",
+        f"{host.system}, Python {host.python}, {host.available_bytes / 2**30:.1f} GiB of memory available",
+        f"model {model.file}, {model.size_bytes / 1e6:.1f} MB, weights {model.weights}; quality {QUALITY}"
+        if model is not None
+        else "no model",
+        f"{plan.threads} threads, {plan.sequences} sequences of {plan.context} tokens, {plan.max_tokens} new tokens,"
+        " greedy, ignore_eos, chat completions streamed, prompts all different",
+        f"{plan.warm_up.num_requests} requests before every turn to warm up",
+        ARRIVAL,
+        f"order {' '.join(report.arms)}, {plan.rounds} times, every server started anew; the load generator shares the"
+        " processors with the server",
+    ]
+    return "\n".join([*(f"- {line}" for line in lines), *_arm_lines(report)])
+
+
+def _arm_lines(report: Report) -> list[str]:
+    lines = []
+    for name, told in report.arms.items():
+        facts = " ".join(f"{key}={value}" for key, value in report.results.facts.get(name, {}).items())
+        lines.append(f"- `{name}`: {told['version']}")
+        lines += [f"  - `{told['settings']}`"]
+        lines += [f"  - {text}" for text in (facts, told.get("note", "")) if text]
+    return lines
+
+
+def _figures(report: Report) -> str:
+    header = [
+        "arm",
+        "c",
+        *(figure.label for figure in FIGURES),
+        "prompt tokens",
+        "generator CPU",
+        "server CPU ms/token",
+    ]
+    rows = [
+        _figure_row(arm, count, rounds)
+        for arm, loads in report.results.rounds.items()
+        for count, rounds in loads.items()
+    ]
+    notes = [
+        f"{arm} at c={count}: {num_short} answers had another number of tokens than asked for."
+        for arm, loads in report.results.rounds.items()
+        for count, rounds in loads.items()
+        if (num_short := sum(summary.num_short for summary in rounds))
+    ]
+    return "\n\n".join([table(header, rows), *notes])
+
+
+def _figure_row(arm: str, count: int, rounds: Sequence[Summary]) -> list[str]:
+    found = medians(rounds)
+    generator = statistics.median(summary.generator_cpu for summary in rounds)
+    return [
+        arm,
+        str(count),
+        str(rounds[0].num_requests),
+        *(_figure(found, figure.name) for figure in FIGURES),
+        f"{statistics.fmean(summary.prompt_tokens for summary in rounds):.0f}",
+        f"{generator:.0%}",
+        ", ".join(f"{name} {value:.2f}" for name, value in server_cpu_ms_per_token(rounds).items()) or "-",
+    ]
+
+
+def _ratios(report: Report, peer: str) -> str:
+    rounds = report.results.rounds
+    found = by_concurrency(rounds[OURS], rounds[peer])
+    header = ["", *(f"c={count}" for count in found)]
+    rows = [[figure.label, *(_ratio(ratios, figure.name) for ratios in found.values())] for figure in FIGURES]
+    return table(header, rows)
+
+
+def _figure(found: Mapping[str, Spread], name: str) -> str:
+    return _number(found[name].median) if name in found else "-"
+
+
+def _ratio(found: Mapping[str, Spread], name: str) -> str:
+    if name not in found:
+        return "-"
+    spread = found[name]
+    return f"{spread.median:.2f} ({spread.low:.2f}–{spread.high:.2f})"
+
+
+def _number(value: float) -> str:
+    """Four digits or so, whatever the size."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

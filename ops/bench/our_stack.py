@@ -1,0 +1,122 @@
+"""The arms `ours` and `echo`: `inferflux up` as a user starts it, with its own configuration, data and free ports."""
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from ops.bench.arm import Server
+from ops.bench.connection import Target
+from ops.bench.errors import ArmFailed, ArmUnavailable
+from ops.bench.plan import BenchPlan
+from ops.bench.server_process import ServerProcess, answers_ok, server_process
+from ops.bench.versions import distribution_version, inferflux_version, nats_server_version
+from ops.errors import CommandError
+from ops.serving.plan import plan_models
+from ops.settings.errors import SettingsError
+from ops.settings.loader import load
+from ops.settings.models import model_id_of
+from ops.supervisor.child import python_command
+from ops.supervisor.run_file import Running, read_run_file
+
+HOST = "127.0.0.1"
+# The echo runner's tokens are bytes.
+ECHO_CONTEXT = 2048
+ECHO_REPEATS = 10
+_LIBRARIES = {"llama_cpp": "llama-cpp-python", "torch": "torch", "mlx": "mlx"}
+
+
+class OurStack:
+    """Edge, broker and one worker. With `is_echo` the worker repeats the prompt as fast as it goes: what is left is the
+    cost of everything around a model."""
+
+    def __init__(self, name: str, plan: BenchPlan, *, is_echo: bool) -> None:
+        self.name = name
+        self.num_repeats = ECHO_REPEATS if is_echo else 1
+        self._plan = plan
+        self._is_echo = is_echo
+        self._backend = "echo"
+
+    def check(self) -> None:
+        if self._is_echo:
+            return
+        if self._plan.model is None:
+            raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
+        try:
+            self._backend = plan_models(load({}, {"--model": str(self._plan.model)}))[0].backend
+        except (CommandError, SettingsError) as error:
+            raise ArmUnavailable(str(error)) from None
+
+    def describe(self) -> dict[str, str]:
+        library = _LIBRARIES.get(self._backend)
+        parts = [f"InferFlux {inferflux_version()}", nats_server_version()]
+        parts += [f"{library} {distribution_version(library)}"] if library is not None else []
+        return {
+            "version": ", ".join(parts),
+            "settings": f"inferflux up, 1 worker, {json.dumps(self._model())}, all else as it comes",
+        }
+
+    @asynccontextmanager
+    async def running(self, folder: Path) -> AsyncIterator[Server]:
+        config, data_dir, api_key = folder / "server.yaml", folder / "data", secrets.token_hex(16)
+        config.write_text(json.dumps({"models": {self._model_id(): self._model()}}))  # JSON is YAML
+        flags = {"--config": config, "--data-dir": data_dir, "--host": HOST, "--port": 0, "--nats-port": 0}
+        command = python_command("up", *(str(text) for flag in flags.items() for text in flag))
+        # No setting of the caller's shell may come between the figures and the settings printed with them.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERFLUX_")}
+        environment["INFERFLUX_API_KEYS"] = api_key
+        async with server_process(command, folder / "up.log", environment) as process:
+            await process.wait_until(partial(_is_ready, data_dir))
+            yield await _server(process, data_dir, api_key)
+
+    def _model_id(self) -> str:
+        return "echo" if self._is_echo else model_id_of(str(self._plan.model))
+
+    def _model(self) -> dict[str, str | int]:
+        if self._is_echo:
+            return {"source": "echo", "context": ECHO_CONTEXT, "sequences": self._plan.sequences}
+        return {
+            "source": str(self._plan.model),
+            "context": self._plan.context,
+            "sequences": self._plan.sequences,
+            "threads": self._plan.threads,
+        }
+
+
+async def _is_ready(data_dir: Path) -> bool:
+    running = read_run_file(data_dir)
+    return running is not None and running.edge is not None and await answers_ok(f"{running.edge.url}/readyz")
+
+
+async def _server(process: ServerProcess, data_dir: Path, api_key: str) -> Server:
+    running = read_run_file(data_dir)
+    if running is None or running.edge is None:
+        raise ArmFailed(f"run.json is gone ({process.failure()})")
+    port = urlsplit(running.edge.url).port
+    assert port is not None
+    facts = await _facts(running.edge.url, api_key)
+    return Server(Target(HOST, port, api_key), process, _processes(process, running), facts)
+
+
+def _processes(process: ServerProcess, running: Running) -> dict[str, int]:
+    assert running.edge is not None
+    (worker,) = running.workers
+    found = {"edge": running.edge.pid, "worker": worker.pid, "nats-server": running.nats.pid, "up": process.pid}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+async def _facts(url: str, api_key: str) -> dict[str, str]:
+    """How the model is really served, as the edge tells it."""
+    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+        response = await client.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {api_key}"})
+    if response.status_code != 200:
+        raise ArmFailed(f"GET /v1/models gave {response.status_code}")
+    backend: dict[str, Any] = response.json()["data"][0]["backends"][0]
+    return {name: str(backend[name]) for name in ("backend", "context", "slots", "fingerprint")}

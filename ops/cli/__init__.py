@@ -1,0 +1,1 @@
+"""The command lines `inferflux` (runs processes) and `inferctl` (uses and administers them)."""

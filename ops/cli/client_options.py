@@ -1,0 +1,55 @@
+"""Options that all commands of `inferctl` share: where the server is, and the key."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ops.client.client import Client
+
+DEFAULT_HOST = "localhost"
+DEFAULT_PORT = 8080
+
+
+def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --host, --port, --api-key and --json; the function gets `client` and `as_json`."""
+
+    @click.option("--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True)
+    @click.option(
+        "--port", envvar="INFERCTL_PORT", type=click.IntRange(1, 65535), default=DEFAULT_PORT,
+        show_default=True, show_envvar=True,
+    )  # fmt: skip
+    @click.option("--api-key", envvar="INFERCTL_API_KEY", help="[default: dev-key-123 on loopback]", show_envvar=True)
+    @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON.")
+    @functools.wraps(function)
+    def with_client(host: str, port: int, api_key: str | None, **params: Any) -> Any:
+        with open_client(host, port, api_key) as client:
+            return function(client=client, **params)
+
+    return with_client
+
+
+def generation_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a generation; the function gets them as `generation`, ready for a request's body."""
+
+    @click.option("--model", help="[default: the server's]")
+    @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
+    @click.option("--temperature", type=click.FloatRange(0, 2))
+    @click.option("--seed", type=int)
+    @click.option("--stream", is_flag=True, help="Print tokens as they come.")
+    @functools.wraps(function)
+    def with_generation(
+        model: str | None, max_tokens: int, temperature: float | None, seed: int | None, **params: Any
+    ) -> Any:
+        fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        return function(generation={name: value for name, value in fields.items() if value is not None}, **params)
+
+    return with_generation
+
+
+def open_client(host: str, port: int, api_key: str | None) -> "Client":
+    from ops.client.client import Client
+
+    return Client(host, port, api_key)

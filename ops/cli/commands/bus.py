@@ -1,0 +1,12 @@
+"""`inferctl bus`."""
+
+import click
+
+from ops.cli.program import Entry, LazyGroup
+
+ENTRIES = {"env": Entry("ops.cli.commands.bus_env", "Print a context for the `nats` command line.")}
+
+
+@click.group(cls=LazyGroup, entries=ENTRIES)
+def command() -> None:
+    """Look at the broker."""

@@ -1,0 +1,53 @@
+"""`inferflux up`."""
+
+import asyncio
+import os
+from typing import Any
+
+import click
+
+from ops.cli.options import given_flags, setting_options
+from ops.settings import table
+
+
+@click.command()
+@setting_options(
+    table.CONFIG,
+    table.HOST,
+    table.HTTP_PORT,
+    table.NATS_URL,
+    table.NATS_PORT,
+    table.NATS_CREDENTIALS,
+    table.DATA_DIR,
+    table.WORKERS,
+    table.NO_EDGE,
+    table.BACKEND,
+    table.MODEL_PATH,
+)
+def command(**params: Any) -> int:
+    """Run broker, edge and workers on this machine until Ctrl-C.
+
+    \b
+      inferflux up                          # the packaged model, or echo
+      inferflux up --model ./model.gguf
+      inferflux up --config server.yaml --workers 2
+
+    Ctrl-C drains: running answers are finished or kept for the next start. A second one forces.
+    """
+    from ops.logs import configure
+    from ops.serving.keys import effective_keys
+    from ops.serving.plan import plan_models
+    from ops.settings.loader import load
+    from ops.supervisor.up import Up
+
+    flags = given_flags(params)
+    settings = load(os.environ, flags)
+    configure(level=settings.logging.level, form=settings.logging.format, process="up")
+    if not settings.no_edge:
+        effective_keys(settings)  # refuses before anything is started
+    plan = plan_models(settings)
+
+    async def run() -> int:
+        return await Up(settings, plan, flags).run()
+
+    return asyncio.run(run())

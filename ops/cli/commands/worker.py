@@ -1,0 +1,95 @@
+"""`inferflux worker`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli.child_process import child_options, tell_ready
+from ops.cli.options import given_flags, setting_options
+from ops.settings import table
+
+if TYPE_CHECKING:
+    from ops.serving.plan import PlannedModel
+    from workers.config import WorkerModel, WorkerReady
+
+
+@click.command()
+@setting_options(table.CONFIG, table.DATA_DIR, table.NATS_URL, table.NATS_CREDENTIALS, table.BACKEND, table.MODEL_PATH)
+@click.option("--id", "worker_id", metavar="ID", help="Name of this worker. [default: a fresh one]")
+@child_options
+def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> int:
+    """Run one worker: it takes requests for its models from the broker and answers them.
+
+    \b
+      inferflux worker --data-dir .inferflux              # beside a running `up`
+      inferflux worker --nats-url nats://host:4222 --nats-credentials worker.creds --model ./model.gguf
+
+    SIGTERM hands unfinished work back; another worker continues it. A second one forces.
+    """
+    from broker.errors import BrokerError
+    from broker.roles import Role
+    from ops.cli.loop import run
+    from ops.errors import CannotStart, Failure
+    from ops.logs import configure
+    from ops.serving.broker import broker_config
+    from ops.serving.ids import process_id
+    from ops.serving.plan import plan_models
+    from ops.settings.loader import load
+    from workers.config import WorkerConfig
+    from workers.runners.base import RunnerError
+    from workers.worker import WorkerFailed, run_worker
+
+    settings = load(os.environ, given_flags(params))
+    own_id = process_id("w", worker_id)
+    configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
+    plan = plan_models(settings)
+    config = WorkerConfig(
+        worker_id=own_id,
+        models=tuple(_worker_model(planned) for planned in plan),
+        metrics_host=settings.metrics_host,
+    )
+
+    def on_ready(ready: "WorkerReady") -> None:
+        tell_ready(ready_file, _facts(own_id, ready, plan))
+
+    broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
+    try:
+        run(run_worker(config, broker, on_ready=on_ready))
+    except (BrokerError, RunnerError) as error:
+        raise CannotStart(str(error)) from None
+    except WorkerFailed as error:
+        raise Failure(str(error)) from None
+    return 0
+
+
+def _worker_model(planned: "PlannedModel") -> "WorkerModel":
+    from workers.config import WorkerModel
+    from workers.runners.base import RunnerSpec
+
+    settings = planned.settings
+    spec = RunnerSpec(
+        model_id=settings.id,
+        source=planned.source.location,
+        context=settings.context,
+        sequences=settings.sequences,
+        threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+        kv_type=settings.kv_type,
+        batch_tokens=settings.batch_tokens,
+        chat_template=planned.chat_template,
+    )
+    return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens)
+
+
+def _facts(worker_id: str, ready: "WorkerReady", plan: "tuple[PlannedModel, ...]") -> dict[str, Any]:
+    """What the ready block and run.json show of this worker."""
+    from ops.settings.kinds import available_threads
+
+    threads = {
+        planned.settings.id: None if planned.backend == "echo" else planned.settings.threads or available_threads()
+        for planned in plan
+    }
+    models = [{**served.model_dump(), "threads": threads[served.id]} for served in ready.models]
+    return {"id": worker_id, "pid": os.getpid(), "metrics": ready.metrics_url, "models": models}

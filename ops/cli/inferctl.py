@@ -1,0 +1,38 @@
+"""`inferctl`: uses and administers a running InferFlux."""
+
+import sys
+
+import click
+
+from ops.cli.program import Entry, LazyGroup, main
+
+_COMMANDS = "ops.cli.commands"
+ENTRIES = {
+    "status": Entry(f"{_COMMANDS}.status", "What runs, and whether it is ready."),
+    "completion": Entry(f"{_COMMANDS}.completion", "Complete a text."),
+    "chat": Entry(f"{_COMMANDS}.chat", "Ask a model, once or in a conversation."),
+    "models": Entry(f"{_COMMANDS}.models", "List the models."),
+    "bus": Entry(f"{_COMMANDS}.bus", "Look at the broker."),
+}
+
+
+@click.group(cls=LazyGroup, entries=ENTRIES, context_settings={"help_option_names": ["-h", "--help"]})
+def group() -> None:
+    """A first session:
+
+    \b
+      inferctl status
+      inferctl completion --prompt "Once upon a time" --stream
+      inferctl chat --message "user:What is the capital of France?"
+      inferctl chat --interactive
+
+    Talks to localhost:8080 unless told otherwise, by flag or by INFERCTL_HOST, INFERCTL_PORT and INFERCTL_API_KEY.
+    """
+
+
+def run() -> None:
+    sys.exit(main(group, "inferctl", sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,8 @@
+"""All generated pages, by file name."""
+
+from ops.docs.cli_page import cli_page
+from ops.docs.config_page import config_page
+
+
+def pages() -> dict[str, str]:
+    return {"config.md": config_page(), "cli.md": cli_page()}

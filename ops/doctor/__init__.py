@@ -1,0 +1,1 @@
+"""`inferflux doctor`: what this machine has, what it lacks, and the command that changes that."""

@@ -1,0 +1,86 @@
+"""Settings, data directory, disk, ports: where it would run."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ops.doctor.check import Check
+from ops.errors import CommandError
+from ops.loopback import DEV_KEY
+from ops.serving.keys import effective_keys
+from ops.serving.plan import plan_models
+from ops.settings.settings import Settings
+from ops.supervisor.ports import addresses, is_free
+from ops.supervisor.run_file import Running, read_run_file
+
+MIN_FREE_BYTES = 256 << 20
+
+
+def check_place(settings: Settings) -> list[Check]:
+    running = read_run_file(settings.data_dir)
+    return [
+        _keys(settings),
+        _models(settings),
+        _data_dir(settings.data_dir),
+        _disk(settings.data_dir),
+        _http_port(settings, running),
+        _nats_port(settings, running),
+    ]
+
+
+def _keys(settings: Settings) -> Check:
+    try:
+        keys = effective_keys(settings)
+    except CommandError as error:
+        return Check("API keys", False, str(error), "export INFERFLUX_API_KEYS=$(openssl rand -hex 24)")
+    if settings.auth.api_keys:
+        return Check("API keys", True, f"{len(keys)} configured")
+    return Check("API keys", True, f"none configured: {DEV_KEY}, on loopback only")
+
+
+def _models(settings: Settings) -> Check:
+    try:
+        plan = plan_models(settings)
+    except CommandError as error:
+        return Check("models", False, str(error), "inferflux up --backend echo")
+    return Check(
+        "models", True, "; ".join(f"{model.settings.id} on {model.backend} ({model.reason})" for model in plan)
+    )
+
+
+def _data_dir(folder: Path) -> Check:
+    existing = _nearest_existing(folder)
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Check("data directory", True, str(folder))
+    return Check("data directory", False, f"{folder} cannot be written", "inferflux up --data-dir DIR")
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(_nearest_existing(folder)).free
+    detail = f"{free / 2**30:.1f} GiB free"
+    return Check("disk", free >= MIN_FREE_BYTES, detail, "" if free >= MIN_FREE_BYTES else f"free space on {folder}")
+
+
+def _http_port(settings: Settings, running: Running | None) -> Check:
+    server = settings.server
+    name = f"port {server.http_port}"
+    if all(is_free(address, server.http_port) for address in addresses(server.host)):
+        return Check(name, True, "free")
+    if running is not None and running.edge is not None and running.edge.url.endswith(f":{server.http_port}"):
+        return Check(name, True, f"served by the edge that runs in {settings.data_dir}")
+    return Check(name, False, "taken by another program", f"inferflux up --port {server.http_port + 1}")
+
+
+def _nats_port(settings: Settings, running: Running | None) -> Check:
+    port = settings.nats.port
+    if settings.nats.url is not None:
+        return Check("NATS", True, f"elsewhere: {settings.nats.url}")
+    if is_free("127.0.0.1", port) or (running is not None and running.nats.url.endswith(f":{port}")):
+        return Check(f"port {port}", True, "free, or used by our own nats-server")
+    if settings.nats.is_port_given:
+        return Check(f"port {port}", False, "taken by another program", f"inferflux up --nats-port {port + 1}")
+    return Check(f"port {port}", True, "taken; the next free one will be used")
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

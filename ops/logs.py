@@ -1,0 +1,72 @@
+"""One log format for everything in a process, uvicorn and nats too: structlog renders what `logging` collects."""
+
+import logging
+import sys
+from typing import TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Talk about their own business at info; an operator wants what goes wrong.
+_QUIET = ("asyncio", "httpcore2", "httpx2", "urllib3", "uvicorn", "uvicorn.error", "uvicorn.access")
+
+
+def configure(*, level: str, form: str, process: str, stream: TextIO | None = None) -> None:
+    """Send all logging of this process to `stream` (stderr): `form` is console or json, `process` names it in JSON."""
+    output = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(form, process, output)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _rendering(form: str, process: str, output: TextIO) -> list[Processor]:
+    if form == "json":
+        return [structlog.processors.format_exc_info, _name_process(process), _Json()]
+    return [structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _name_process(process: str) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
+    return add
+
+
+class _Json:
+    """One JSON object a line; what JSON does not know is written as its text."""
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        return orjson.dumps(event, default=str).decode()

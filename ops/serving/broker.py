@@ -1,0 +1,26 @@
+"""Where the broker is and how to log in: given by address, or found in the data directory of a running `up`."""
+
+from pathlib import Path
+
+from broker.connection import BrokerConfig
+from broker.roles import Role
+from ops.errors import CannotStart
+from ops.settings.settings import Settings
+from ops.supervisor.run_file import read_run_file
+
+
+def credentials_dir(data_dir: Path) -> Path:
+    """The role files of the embedded nats-server."""
+    return data_dir / "nats" / "creds"
+
+
+def broker_config(settings: Settings, role: Role, name: str) -> BrokerConfig:
+    """How `role` reaches the broker. Raises CannotStart when neither an address nor a running `up` is there."""
+    if settings.nats.url is not None:
+        return BrokerConfig(settings.nats.url, role, name, settings.nats.credentials)
+    running = read_run_file(settings.data_dir)
+    if running is None:
+        raise CannotStart(
+            f"no broker: nothing runs in {settings.data_dir} (start `inferflux up` there, or give --nats-url)"
+        )
+    return BrokerConfig(running.nats.url, role, name, settings.nats.credentials or credentials_dir(settings.data_dir))

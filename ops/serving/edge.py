@@ -1,0 +1,43 @@
+"""The edge's configuration from the settings."""
+
+from ops.serving.keys import effective_keys, read_pepper
+from ops.settings.api_keys import ApiKey
+from ops.settings.settings import Settings
+from ops.supervisor.run_file import run_file
+from ops.version import installed_version
+from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope, UnknownParameters
+from schemas.requests import PriorityClass
+
+
+def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
+    """Raises CannotStart: no API key on a host that can be reached from elsewhere, or the pepper cannot be kept."""
+    server = settings.server
+    return EdgeConfig(
+        edge_id=edge_id,
+        pepper=read_pepper(settings),
+        keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        version=installed_version(),
+        host=server.host,
+        port=server.http_port,
+        max_concurrent=server.max_concurrent,
+        max_body_bytes=server.max_body_bytes,
+        request_timeout_s=server.request_timeout_s,
+        status_hold_s=server.status_hold_s,
+        max_prompts=server.max_prompts,
+        cors_origins=server.cors_origins,
+        unknown_parameters=UnknownParameters(server.unknown_parameters),
+        high_priority_threshold=settings.runtime.high_priority_threshold,
+        metrics=MetricsConfig(host=settings.metrics_host),
+        run_file=run_file(settings.data_dir),
+    )
+
+
+def _key_spec(key: ApiKey) -> KeySpec:
+    return KeySpec(
+        key=key.key,
+        name=key.name,
+        scopes=tuple(Scope(scope) for scope in key.scopes),
+        tenant=key.tenant,
+        models=key.models,
+        ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+    )

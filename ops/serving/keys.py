@@ -1,0 +1,60 @@
+"""Which API keys the edge takes, and the one that exists when nobody configured any."""
+
+import os
+import secrets
+from pathlib import Path
+
+from ops.errors import CannotStart
+from ops.loopback import DEV_KEY, is_loopback
+from ops.settings.api_keys import ApiKey
+from ops.settings.settings import Settings
+
+PEPPER_BYTES = 32
+
+
+def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
+    """The configured keys; on a loopback host, where there is none, the well-known one with all scopes.
+
+    Raises CannotStart: no key, and the host can be reached from elsewhere.
+    """
+    if settings.auth.api_keys:
+        return settings.auth.api_keys
+    if not is_loopback(settings.server.host):
+        raise CannotStart(
+            f"no API key is configured and {settings.server.host} is not a loopback host: "
+            "set auth.api_keys or INFERFLUX_API_KEYS"
+        )
+    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev"),)
+
+
+def shown_key(settings: Settings) -> str:
+    """What a printed example may use: the well-known key, never a configured one."""
+    return "$INFERCTL_API_KEY" if settings.auth.api_keys else DEV_KEY
+
+
+def read_pepper(settings: Settings) -> bytes:
+    """The secret of key hashes: configured, else `<data-dir>/pepper`, made on first use, mode 0600."""
+    if settings.auth.key_pepper is not None:
+        return settings.auth.key_pepper.encode()
+    path = settings.data_dir / "pepper"
+    try:
+        return _read_or_create(path)
+    except OSError as error:
+        raise CannotStart(f"{path}: {error.strerror}") from None
+
+
+def _read_or_create(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        # Two edges may start at once: the link decides whose pepper it is, and no one sees half of one.
+        temporary = path.with_name(f".pepper.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(PEPPER_BYTES))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_bytes().strip()

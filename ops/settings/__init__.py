@@ -1,0 +1,1 @@
+"""Settings: one table, three sources (file, environment, flags), one frozen result."""

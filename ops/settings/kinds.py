@@ -1,0 +1,208 @@
+"""Types of setting values. Each reads the text of a variable or flag and the value of a YAML document alike."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class BadValue(ValueError):
+    """The value is not of the kind; the text of the kind says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """`allowed` completes the sentence 'allowed is …'. `read` takes text or a YAML scalar, list or map."""
+
+    name: str
+    allowed: str
+    read: Callable[[Any], T]
+    show: Callable[[T], str] = str
+
+
+def text(allowed: str = "text") -> Kind[str]:
+    return Kind("text", allowed, _read_text)
+
+
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """The kind, or nothing: an empty value or YAML null."""
+
+    def read(value: Any) -> T | None:
+        return None if value is None or value == "" else kind.read(value)
+
+    def show(value: T | None) -> str:
+        return "" if value is None else kind.show(value)
+
+    return Kind(kind.name, kind.allowed, read, show)
+
+
+def integer(minimum: int | None = None, maximum: int | None = None) -> Kind[int]:
+    def read(value: Any) -> int:
+        number = _read_int(value)
+        return _in_range(number, minimum, maximum)
+
+    return Kind("integer", f"a whole number{_range_text(minimum, maximum)}", read)
+
+
+def seconds(minimum: float, maximum: float) -> Kind[float]:
+    def read(value: Any) -> float:
+        number = _read_float(value)
+        return _in_range(number, minimum, maximum)
+
+    return Kind("seconds", f"a number of seconds{_range_text(minimum, maximum)}", read, lambda value: f"{value:g}")
+
+
+def size_bytes(minimum: int, maximum: int) -> Kind[int]:
+    """A number of bytes, or one with the suffix KiB, MiB or GiB."""
+    units = {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+    def read(value: Any) -> int:
+        factor = 1
+        if isinstance(value, str) and value.strip()[-3:].lower() in units:
+            value, factor = value.strip()[:-3], units[value.strip()[-3:].lower()]
+        return _in_range(_read_int(value) * factor, minimum, maximum)
+
+    return Kind("size", f"a number of bytes{_range_text(minimum, maximum)}, or with KiB, MiB, GiB", read)
+
+
+def boolean() -> Kind[bool]:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+    def read(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        try:
+            return words[str(value).strip().lower()]
+        except KeyError:
+            raise BadValue from None
+
+    return Kind("boolean", "true or false", read, lambda value: str(value).lower())
+
+
+def choice(*names: str) -> Kind[str]:
+    def read(value: Any) -> str:
+        if value not in names:
+            raise BadValue
+        return str(value)
+
+    return Kind("choice", "one of " + ", ".join(names), read)
+
+
+def listing(item: Kind[T]) -> Kind[tuple[T, ...]]:
+    """A YAML list, or text separated by commas."""
+
+    def read(value: Any) -> tuple[T, ...]:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if value is None:
+            value = []
+        if not isinstance(value, list):
+            raise BadValue
+        return tuple(item.read(part) for part in value)
+
+    def show(value: tuple[T, ...]) -> str:
+        return ",".join(item.show(part) for part in value)
+
+    return Kind("list", f"a list, each {item.allowed}", read, show)
+
+
+def path() -> Kind[Path]:
+    def read(value: Any) -> Path:
+        return Path(_read_text(value)).expanduser()
+
+    return Kind("path", "a path", read)
+
+
+def document(check: Callable[[Any], T], allowed: str, show: Callable[[T], str]) -> Kind[T]:
+    """A YAML map or list, or the same as JSON text; `check` turns it into the value."""
+
+    def read(value: Any) -> T:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise BadValue from None
+        return check(value)
+
+    return Kind("map", allowed, read, show)
+
+
+def nats_url() -> Kind[str]:
+    schemes = ("nats://", "tls://", "ws://", "wss://")
+
+    def read(value: Any) -> str:
+        url = _read_text(value)
+        if not url.startswith(schemes) or any(char.isspace() for char in url):
+            raise BadValue
+        return url
+
+    return Kind("URL", "a URL such as nats://host:4222", read)
+
+
+def available_threads() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadValue
+    result = str(value)
+    if not result.strip() or "\0" in result:
+        raise BadValue
+    return result
+
+
+def _read_int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise BadValue
+    try:
+        return int(value.strip(), 10)
+    except ValueError:
+        raise BadValue from None
+
+
+def _read_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadValue
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise BadValue from None
+    if not math.isfinite(number):
+        raise BadValue
+    return number
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _in_range(number: Number, minimum: float | None, maximum: float | None) -> Number:
+    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
+        raise BadValue
+    return number
+
+
+def _range_text(minimum: float | None, maximum: float | None) -> str:
+    match minimum, maximum:
+        case None, None:
+            return ""
+        case _, None:
+            return f" from {minimum:g}"
+        case None, _:
+            return f" up to {maximum:g}"
+        case _:
+            return f" from {_plain(minimum)} to {_plain(maximum)}"
+
+
+def _plain(number: float | None) -> str:
+    return f"{number:d}" if isinstance(number, int) else f"{number:g}"

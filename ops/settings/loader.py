@@ -1,0 +1,127 @@
+"""File < environment < flags, checked and frozen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from ops.settings import table
+from ops.settings.environment import scan
+from ops.settings.errors import SettingsError
+from ops.settings.models import read_models
+from ops.settings.setting import Given, Origin, Setting, read
+from ops.settings.settings import (
+    AuthSettings,
+    LoggingSettings,
+    NatsSettings,
+    RuntimeSettings,
+    ServerSettings,
+    Settings,
+)
+from ops.settings.yaml_file import ConfigFile
+
+T = TypeVar("T")
+
+
+class Values:
+    """What was given, by label, over the table's defaults."""
+
+    def __init__(self, *layers: Mapping[str, Given]) -> None:
+        self._given: dict[str, Given] = {}
+        for layer in layers:
+            self._given.update(layer)
+
+    def get(self, setting: Setting[T]) -> T:
+        given = self._given.get(setting.label)
+        return setting.default if given is None else read(setting, given)
+
+    def is_given(self, setting: Setting[T]) -> bool:
+        return setting.label in self._given
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
+    """Read all sources; `flags` are texts by flag name (`--port`). Raises SettingsError, one line."""
+    from_flags = _from_flags(flags)
+    from_environment = scan(environ)
+    config_path = Values(from_flags).get(table.CONFIG)
+    file = ConfigFile(config_path) if config_path is not None else None
+    values = Values(file.values if file else {}, from_environment.values, from_flags)
+    for row in (*table.PLAIN.values(), *(row for row in table.TABLE if not row.key)):
+        values.get(row)
+    models = read_models(
+        file.models if file else {},
+        from_environment.models,
+        model_list=values.get(table.MODEL_LIST),
+        only_source=values.get(table.MODEL_PATH),
+        default_id=values.get(table.DEFAULT_MODEL_ID),
+    )
+    return Settings(
+        data_dir=values.get(table.DATA_DIR).expanduser().absolute(),
+        workers=values.get(table.WORKERS),
+        no_edge=values.get(table.NO_EDGE),
+        server=_server(values),
+        nats=_nats(values),
+        models=models,
+        runtime=_runtime(values),
+        auth=_auth(values),
+        metrics_host=values.get(table.METRICS_HOST),
+        logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
+    )
+
+
+def _from_flags(flags: Mapping[str, str]) -> dict[str, Given]:
+    rows = {row.flag: row for row in table.TABLE if row.flag}
+    return {rows[flag].label: Given(value, Origin(f"flag {flag}", is_flag=True)) for flag, value in flags.items()}
+
+
+def _server(values: Values) -> ServerSettings:
+    return ServerSettings(
+        host=values.get(table.HOST),
+        http_port=values.get(table.HTTP_PORT),
+        is_port_given=values.is_given(table.HTTP_PORT),
+        max_concurrent=values.get(table.MAX_CONCURRENT),
+        max_body_bytes=values.get(table.MAX_BODY_BYTES),
+        request_timeout_s=values.get(table.REQUEST_TIMEOUT_S),
+        status_hold_s=values.get(table.STATUS_HOLD_S),
+        max_prompts=values.get(table.MAX_PROMPTS),
+        cors_origins=values.get(table.CORS_ORIGINS),
+        unknown_parameters=values.get(table.UNKNOWN_PARAMETERS),
+    )
+
+
+def _nats(values: Values) -> NatsSettings:
+    url = values.get(table.NATS_URL)
+    embedded = values.get(table.NATS_EMBEDDED)
+    return NatsSettings(
+        url=url,
+        port=values.get(table.NATS_PORT),
+        is_port_given=values.is_given(table.NATS_PORT),
+        embedded=embedded and url is None,
+        replicas=values.get(table.NATS_REPLICAS),
+        credentials=values.get(table.NATS_CREDENTIALS),
+    )
+
+
+def _runtime(values: Values) -> RuntimeSettings:
+    return RuntimeSettings(
+        backend=values.get(table.BACKEND),
+        backend_priority=values.get(table.BACKEND_PRIORITY),
+        prefer_native=values.get(table.PREFER_NATIVE),
+        allow_llama_fallback=values.get(table.ALLOW_LLAMA_FALLBACK),
+        high_priority_threshold=values.get(table.HIGH_PRIORITY_THRESHOLD),
+    )
+
+
+def _auth(values: Values) -> AuthSettings:
+    keys = values.get(table.API_KEYS) + values.get(table.MORE_API_KEYS)
+    seen: set[str] = set()
+    for key in keys:
+        if key.key in seen:
+            raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
+        seen.add(key.key)
+    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER))
+
+
+def data_dir(environ: Mapping[str, str], flag: str | None) -> Path:
+    """The data directory alone, for commands that need no other setting."""
+    text = flag or environ.get("INFERFLUX_DATA_DIR") or str(table.DATA_DIR.default)
+    return Path(text).expanduser().absolute()

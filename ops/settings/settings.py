@@ -1,0 +1,94 @@
+"""The settings as the processes use them: read, checked, frozen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.settings.api_keys import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`is_port_given`: only the wording of 'port taken' depends on it."""
+
+    host: str
+    http_port: int
+    is_port_given: bool
+    max_concurrent: int
+    max_body_bytes: int
+    request_timeout_s: float
+    status_hold_s: float
+    max_prompts: int
+    cors_origins: tuple[str, ...]
+    unknown_parameters: str
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """`is_port_given`: a taken port is an error; else the next free one is used. `embedded` is false with a url."""
+
+    url: str | None
+    port: int
+    is_port_given: bool
+    embedded: bool
+    replicas: int
+    credentials: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One configured model. None leaves a choice to the backend."""
+
+    id: str
+    source: str
+    backend: str
+    default: bool
+    aliases: tuple[str, ...]
+    context: int | None
+    sequences: int | None
+    threads: int | None
+    gpu_layers: int | None
+    kv_type: str | None
+    batch_tokens: int | None
+    chat_template: str | None
+    max_output_tokens: int
+    queue_max: int
+    no_worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """`backend` is the flag's, over every model's own; `auto` where it was not given."""
+
+    backend: str
+    backend_priority: tuple[str, ...]
+    prefer_native: bool
+    allow_llama_fallback: bool
+    high_priority_threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    api_keys: tuple[ApiKey, ...]
+    key_pepper: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    level: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything. `models` is empty when none is configured: what is served then depends on what is installed."""
+
+    data_dir: Path
+    workers: int
+    no_edge: bool
+    server: ServerSettings
+    nats: NatsSettings
+    models: tuple[ModelSettings, ...]
+    runtime: RuntimeSettings
+    auth: AuthSettings
+    metrics_host: str
+    logging: LoggingSettings

@@ -1,0 +1,194 @@
+"""The one table of settings: loader, `--help`, environment scan and docs/config.md all read it.
+
+The order is that of the reference page. A feature that is not there yet stands here too, with `available=False`, so
+that setting it is refused by name and not overlooked.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ops.settings import api_keys, model_list
+from ops.settings.kinds import (
+    boolean,
+    choice,
+    integer,
+    listing,
+    nats_url,
+    optional,
+    path,
+    seconds,
+    size_bytes,
+    text,
+)
+from ops.settings.setting import Setting
+
+BACKENDS = ("llama_cpp", "torch", "mlx", "echo")
+
+# fmt: off
+
+# Server
+HOST = Setting("server.host", text("a host name or address"), "localhost",
+    "Where the HTTP server listens; `localhost` means 127.0.0.1 and ::1.", "--host", "INFERFLUX_HOST_OVERRIDE")
+HTTP_PORT = Setting("server.http_port", integer(0, 65535), 8080,
+    "Port of the HTTP server; 0 takes a free one.", "--port", "INFERFLUX_PORT_OVERRIDE")
+MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
+    "Generation calls that one edge holds at a time, waiting and streaming together; more are refused with 429.")
+MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
+    "Largest request body; a larger one is refused with 413.")
+REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
+    "Deadline of a request that names none.")
+STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,
+    "How long the HTTP status waits for the first token, so that a failure before it is a real 4xx or 5xx.")
+MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
+    "Prompts that one call to /v1/completions may carry.")
+CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),
+    "Further origins whose pages may call the API from a browser; `*` is all. Pages of this machine always may.")
+UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "ignore"), "refuse",
+    "What happens to a request with a parameter nobody knows: 400, or served with X-InferFlux-Ignored.")
+
+# NATS
+NATS_URL = Setting("nats.url", optional(nats_url()), None,
+    "An external NATS; without it `up` runs its own.", "--nats-url", "INFERFLUX_NATS_URL")
+NATS_PORT = Setting("nats.port", integer(0, 65535), 4222,
+    "Port of the embedded nats-server; 0 takes a free one, and the default moves on when it is taken.", "--nats-port")
+NATS_EMBEDDED = Setting("nats.embedded", boolean(), True,
+    "Whether `up` may run its own nats-server when no URL is given.")
+NATS_REPLICAS = Setting("nats.replicas", integer(1, 5), 1,
+    "Copies of every stream: 1 on one server, 3 on a cluster.")
+NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
+    "Folder of role files, or one file (also .creds), for an external NATS.", "--nats-credentials")
+
+# Models, one row per field of a model
+MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
+    "A GGUF file, a folder with safetensors, `pkg:<package>`, or `echo`. Required.")
+MODEL_BACKEND = Setting("models.<id>.backend", choice("auto", *BACKENDS), "auto",
+    "What runs it; `auto` takes the first of `runtime.backend_priority` that can.")
+MODEL_DEFAULT = Setting("models.<id>.default", boolean(), False,
+    "Whether it answers requests that name no model. Without any, the first model does.")
+MODEL_ALIASES = Setting("models.<id>.aliases", listing(text("a name")), (),
+    "Other names it answers to, such as gpt-4o-mini.")
+MODEL_CONTEXT = Setting("models.<id>.context", optional(integer(16, 2**24)), None,
+    "Tokens a sequence may have, prompt and answer together. Empty: what model and memory allow.")
+MODEL_SEQUENCES = Setting("models.<id>.sequences", optional(integer(1, 1024)), None,
+    "Sequences that run at once on one worker. Empty: the backend's choice.")
+MODEL_THREADS = Setting("models.<id>.threads", optional(integer(1, 1024)), None,
+    "Threads of a CPU backend. Empty: one per processor.")
+MODEL_GPU_LAYERS = Setting("models.<id>.gpu_layers", optional(integer(-1, 100_000)), None,
+    "Layers on the GPU; -1 is all. Empty: all where the backend was built for one.")
+MODEL_KV_TYPE = Setting("models.<id>.kv_type", optional(choice("f32", "f16", "bf16", "q8_0", "q4_0")), None,
+    "Number format of the KV memory. Empty: the backend's choice.")
+MODEL_BATCH_TOKENS = Setting("models.<id>.batch_tokens", optional(integer(16, 2**16)), None,
+    "Most tokens in one forward pass. Empty: the backend's choice.")
+MODEL_CHAT_TEMPLATE = Setting("models.<id>.chat_template", optional(text("a path or Jinja text")), None,
+    "Chat template instead of the one in the model: a file, or the Jinja text itself.")
+MODEL_MAX_OUTPUT = Setting("models.<id>.max_output_tokens", integer(1, 2**20), 1024,
+    "Most tokens of an answer when the request does not say.")
+MODEL_QUEUE_MAX = Setting("models.<id>.queue_max", integer(0, 10_000_000), 256,
+    "Requests of one priority class that may wait for it; more are refused with 429.")
+MODEL_NO_WORKER = Setting("models.<id>.no_worker", choice("refuse", "queue"), "refuse",
+    "What happens while no worker serves it: 503, or waiting in the queue.")
+MODEL_PATH = Setting("", optional(text("a model source")), None,
+    "Serve this model alone; its id is the file's stem.", "--model", "INFERFLUX_MODEL_PATH")
+MODEL_LIST = Setting("", model_list.KIND, (),
+    "The models in one variable, `id=…,path=…,backend=…,default=true;…`, instead of those of the file.",
+    None, "INFERFLUX_MODELS")
+DEFAULT_MODEL_ID = Setting("", optional(text("a model id")), None,
+    "Which model is the default, instead of the one marked so.", None, "INFERFLUX_DEFAULT_MODEL_ID")
+
+# Runtime
+BACKEND = Setting("", choice("auto", *BACKENDS), "auto",
+    "Backend of every model; `auto` leaves each to its own setting.", "--backend")
+BACKEND_PRIORITY = Setting("runtime.backend_priority", listing(choice(*BACKENDS[:-1])), BACKENDS[:-1],
+    "Order in which `auto` tries the backends.", None, "INFERFLUX_BACKEND_PRIORITY")
+PREFER_NATIVE = Setting("runtime.backend_exposure.prefer_native", boolean(), False,
+    "Try torch and mlx before llama_cpp where both can serve.", None, "INFERFLUX_BACKEND_PREFER_NATIVE")
+ALLOW_LLAMA_FALLBACK = Setting("runtime.backend_exposure.allow_llama_fallback", boolean(), True,
+    "With false, a model that torch and mlx cannot serve stops the start.",
+    None, "INFERFLUX_BACKEND_ALLOW_LLAMA_FALLBACK")
+ENABLE_PREEMPTION = Setting("runtime.fairness.enable_preemption", boolean(), False,
+    "Whether a higher class may take the place of a running lower one.",
+    None, "INFERFLUX_FAIRNESS_ENABLE_PREEMPTION", available=False)
+HIGH_PRIORITY_THRESHOLD = Setting("runtime.fairness.high_priority_threshold", integer(-10, 11), 5,
+    "A request's `priority` from which on it is in class high.", None, "INFERFLUX_FAIRNESS_PRIORITY_THRESHOLD")
+MAX_TIMESLICE_TOKENS = Setting("runtime.fairness.max_timeslice_tokens", integer(0), 0,
+    "Tokens after which a sequence makes room for one of its class that waits; 0 is never.",
+    None, "INFERFLUX_FAIRNESS_MAX_TIMESLICE", available=False)
+SPECULATIVE_ENABLED = Setting("runtime.speculative_decoding.enabled", boolean(), False,
+    "Whether tokens are drafted and verified several at a time.",
+    None, "INFERFLUX_SPECULATIVE_ENABLED", available=False)
+SPECULATIVE_DRAFT_MODEL = Setting("runtime.speculative_decoding.draft_model", optional(text("a model source")), None,
+    "Model that drafts; empty drafts from the prompt.", None, "INFERFLUX_SPEC_DRAFT_MODEL", available=False)
+SPECULATIVE_MAX_PREFILL = Setting("runtime.speculative_decoding.max_prefill_tokens", optional(integer(1)), None,
+    "Longest prompt that is drafted for.", None, "INFERFLUX_SPEC_MAX_PREFILL", available=False)
+SPECULATIVE_CHUNK_SIZE = Setting("runtime.speculative_decoding.chunk_size", optional(integer(1)), None,
+    "Tokens drafted at a time.", None, "INFERFLUX_SPEC_CHUNK_SIZE", available=False)
+KV_CPU_PAGES = Setting("runtime.paged_kv.cpu_pages", integer(0), 0,
+    "Pages of KV kept in host memory.", None, "INFERFLUX_KV_CPU_PAGES", available=False)
+KV_EVICTION = Setting("runtime.paged_kv.eviction", choice("lru", "clock"), "lru",
+    "Which cached page goes first.", None, "INFERFLUX_KV_EVICTION", available=False)
+PREFIX_CACHE_ENABLED = Setting("runtime.prefix_cache.enabled", boolean(), False,
+    "Whether prompts that begin alike share their KV.", available=False)
+PREFIX_CACHE_SCOPE = Setting("runtime.prefix_cache.scope", choice("global", "tenant"), "global",
+    "Among whom they share it.", available=False)
+NVME_PATH = Setting("runtime.nvme_offload.path", optional(path()), None,
+    "Folder for KV that no longer fits in memory.", None, "INFERFLUX_NVME_OFFLOAD_PATH", available=False)
+NVME_WORKERS = Setting("runtime.nvme_offload.workers", optional(integer(1)), None,
+    "Threads that write it.", None, "INFERFLUX_NVME_WORKERS", available=False)
+NVME_QUEUE_DEPTH = Setting("runtime.nvme_offload.queue_depth", optional(integer(1)), None,
+    "Pages that wait to be written.", None, "INFERFLUX_NVME_QUEUE_DEPTH", available=False)
+
+# Trust
+API_KEYS = Setting("auth.api_keys", api_keys.DOCUMENT, (),
+    "API keys: a map by name, or a list of `{key, scopes}`. `key_file` instead of `key` reads it from a file. "
+    "Further fields: `tenant`, `models`, `ceiling` (highest priority class).")
+MORE_API_KEYS = Setting("", api_keys.LIST, (),
+    "Further keys, `key[:scope+scope],…`, with `generate+read` when no scope is named; they add to the file's.",
+    None, "INFERFLUX_API_KEYS", secret=True)
+OIDC_ISSUER = Setting("auth.oidc.issuer", optional(text("a URL")), None,
+    "Issuer whose tokens are accepted.", None, "INFERFLUX_OIDC_ISSUER", available=False)
+OIDC_AUDIENCE = Setting("auth.oidc.audience", optional(text("a name")), None,
+    "Audience that the tokens must name.", None, "INFERFLUX_OIDC_AUDIENCE", available=False)
+RATE_LIMIT = Setting("auth.rate_limit_per_minute", integer(0), 0,
+    "Requests a key may make in a minute; 0 is no limit.", None, "INFERFLUX_RATE_LIMIT_PER_MINUTE", available=False)
+KEY_PEPPER = Setting("", optional(text("a text")), None,
+    "Secret that key hashes are made with, instead of `<data-dir>/pepper`.", None, "INFERFLUX_KEY_PEPPER", secret=True)
+BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
+    "Words that neither prompts nor answers may hold.", None, "INFERFLUX_GUARDRAIL_BLOCKLIST", available=False)
+OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
+    "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
+POLICY_STORE = Setting("policy.store", optional(path()), None,
+    "Encrypted file with keys and rules.", None, "INFERFLUX_POLICY_STORE", available=False)
+POLICY_PASSPHRASE = Setting("", optional(text("a text")), None,
+    "What it is encrypted with.", None, "INFERFLUX_POLICY_PASSPHRASE", available=False, secret=True)
+
+# Registry, metrics, logs
+REGISTRY_PATH = Setting("registry.path", optional(path()), None,
+    "File whose list of models is followed while running.", None, "INFERFLUX_REGISTRY_PATH", available=False)
+REGISTRY_POLL_MS = Setting("registry.poll_interval_ms", optional(integer(1)), None,
+    "How often it is looked at where the system does not tell.", available=False)
+METRICS_HOST = Setting("metrics.host", text("a host name or address"), "127.0.0.1",
+    "Where the scrape ports listen (edge 9191, workers from 9101); they ask for no key.")
+LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error"), "info",
+    "Least important lines that are logged.", None, "INFERFLUX_LOG_LEVEL")
+LOG_FORMAT = Setting("logging.format", choice("console", "json"), "console",
+    "Lines for people, or one JSON object each.", None, "INFERFLUX_LOG_FORMAT")
+AUDIT_LOG = Setting("logging.audit_log", optional(path()), None,
+    "File for the audit record.", None, "INFERFLUX_AUDIT_LOG", available=False)
+
+# Processes: flags without a key
+CONFIG = Setting("", optional(path()), None, "Configuration file (YAML).", "--config")
+DATA_DIR = Setting("", path(), Path("~/.inferflux"),
+    "Where state lives: NATS data, credentials, run.json.", "--data-dir", "INFERFLUX_DATA_DIR")
+WORKERS = Setting("", integer(0, 64), 1, "Workers that `up` runs.", "--workers")
+NO_EDGE = Setting("", boolean(), False, "Run no edge, only broker and workers.", "--no-edge")
+
+# fmt: on
+
+
+def _rows() -> tuple[Setting[Any], ...]:
+    return tuple(value for value in globals().values() if isinstance(value, Setting))
+
+
+TABLE: tuple[Setting[Any], ...] = _rows()
+MODEL_FIELDS = {row.key.removeprefix("models.<id>."): row for row in TABLE if row.key.startswith("models.<id>.")}
+PLAIN = {row.key: row for row in TABLE if row.key and not row.key.startswith("models.<id>.")}

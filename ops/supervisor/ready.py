@@ -1,0 +1,29 @@
+"""The `ready` block: all a newcomer needs to know, and a line to copy."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def ready_block(*, edge_url: str | None, key: str, broker_url: str, workers: Sequence[dict[str, Any]]) -> str:
+    """What `up` prints once everything serves. `workers` are their ready facts; `key` is fit to be shown."""
+    models: dict[str, dict[str, Any]] = {}
+    for worker in workers:
+        for model in worker["models"]:
+            models.setdefault(model["id"], {**model, "slots": 0})["slots"] += model["slots"]
+    lines = [f"ready    {edge_url}/v1" if edge_url else "ready    (no edge)", f"broker   {broker_url}"]
+    for model in models.values():
+        lines.append(f"model    {model['id']} on {model['backend']} ({model['reason']})")
+        threads = f", threads {model['threads']}" if model["threads"] is not None else ""
+        lines.append(f"         slots {model['slots']}, context {model['context']}{threads}")
+    if edge_url is not None:
+        lines.append("try      " + _curl(edge_url, key))
+    return "\n".join(lines)
+
+
+def _curl(edge_url: str, key: str) -> str:
+    body = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": True})
+    return (
+        f"curl -N {edge_url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"-H \"Authorization: Bearer {key}\" -d '{body}'"
+    )

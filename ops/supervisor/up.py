@@ -1,0 +1,223 @@
+"""`inferflux up`, from lock to drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.connection import BrokerConfig
+from broker.errors import BrokerError
+from broker.roles import Role
+from ops.errors import CannotStart
+from ops.serving.keys import shown_key
+from ops.serving.plan import PlannedModel
+from ops.settings.settings import Settings
+from ops.supervisor.broker_service import BrokerService
+from ops.supervisor.fleet import Fleet
+from ops.supervisor.launches import LaunchContext, clear_ready_files, edge_launcher, worker_launcher
+from ops.supervisor.leftovers import wait_for_leftovers
+from ops.supervisor.lock import DataDirLock
+from ops.supervisor.output import Output
+from ops.supervisor.ports import choose_nats_port, require_http_port
+from ops.supervisor.readiness import wait_until_ready
+from ops.supervisor.ready import ready_block
+from ops.supervisor.run_file import Running, RunningProcess, RunningWorker, remove_run_file, write_run_file
+from ops.supervisor.service import Launch, Service
+
+log = logging.getLogger("inferflux.up")
+
+EDGE_DRAIN_S = 40.0
+WORKER_DRAIN_S = 30.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_FORCED = 1
+
+WorkerExit = Callable[[str, int], None]
+
+
+class Up:
+    """Everything that runs on this machine. Starts broker, topology, edge and workers; drains edge, workers, broker.
+
+    `flags` are those of the command, passed on to the children. `on_worker_exit(worker id, exit code)` is told at once
+    of a worker that ended, however it did.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Sequence[PlannedModel],
+        flags: Mapping[str, str],
+        *,
+        on_worker_exit: WorkerExit | None = None,
+    ) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._flags = flags
+        self._on_worker_exit = on_worker_exit
+        self._output = Output(sys.stderr, form=settings.logging.format)
+        self._broker: BrokerService | None = None
+        self._broker_url = settings.nats.url or ""
+        self._fleet: Fleet | None = None
+        self._edge: Service | None = None
+        self._edge_port: int | None = None
+        self._workers: list[Service] = []
+        self._stop_asked = asyncio.Event()
+        self._force_asked = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until a signal; returns the exit code. Raises CannotStart, with nothing left running."""
+        lock = DataDirLock(self._settings.data_dir)
+        lock.acquire()
+        try:
+            self._catch_signals()
+            if await _first(self._start(), self._stop_asked):
+                await self._stop_asked.wait()
+            log.info("draining: edge, workers, broker; a second signal forces")
+            return 0 if await _first(self._drain(), self._force_asked) else EXIT_FORCED
+        except BrokerError as error:
+            raise CannotStart(str(error)) from None
+        finally:
+            await self._kill_what_is_left()
+            remove_run_file(self._settings.data_dir)
+            lock.release()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        wait_for_leftovers(settings.data_dir)
+        clear_ready_files(settings.data_dir)
+        if not settings.no_edge:
+            require_http_port(settings.server)
+        credentials = await self._start_broker()
+        self._write_running()
+        self._fleet = await Fleet.open(
+            BrokerConfig(self._broker_url, Role.TOPOLOGY, "inferflux-up", credentials),
+            [model.card() for model in self._plan],
+            replicas=settings.nats.replicas,
+            is_ours_alone=self._broker is not None,
+        )
+        self._make_services(LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags))
+        await _all_of([service.first_ready() for service in self._start_services()])
+        if self._edge is not None and self._workers:
+            await wait_until_ready(self._edge_url() or "")
+        self._say_ready()
+
+    async def _start_broker(self) -> Path | None:
+        """Start the embedded server, unless NATS is elsewhere; returns where the logins are."""
+        nats = self._settings.nats
+        if nats.url is not None:
+            return nats.credentials
+        if not nats.embedded:
+            raise CannotStart("nats.embedded is false and nats.url is not set: there is no broker")
+        port = choose_nats_port(nats)
+        self._broker = BrokerService(self._settings.data_dir, port, on_restart=self._write_running)
+        self._broker_url = await self._broker.start()
+        return self._broker.server.credentials
+
+    def _make_services(self, context: LaunchContext) -> None:
+        if not self._settings.no_edge:
+            self._edge = self._service("edge", edge_launcher(context, self._last_port))
+        self._workers = [
+            self._service(f"worker-{number}", worker_launcher(context, number))
+            for number in range(1, self._settings.workers + 1)
+        ]
+
+    def _service(self, name: str, launcher: Callable[[], Launch]) -> Service:
+        return Service(name, launcher, self._output, on_ready=self._note_ready, on_exit=self._note_exit)
+
+    def _start_services(self) -> list[Service]:
+        services = self._services()
+        for service in services:
+            service.start()
+        return services
+
+    def _services(self) -> list[Service]:
+        return [*([self._edge] if self._edge is not None else []), *self._workers]
+
+    def _note_ready(self, service: Service) -> None:
+        log.info("%s is ready", service.name, extra={"pid": service.pid})
+        if service is self._edge and service.facts is not None:
+            self._edge_port = urlsplit(service.facts["url"]).port
+        self._write_running()
+
+    def _note_exit(self, service: Service, code: int) -> None:
+        if service in self._workers and service.launch is not None and self._on_worker_exit is not None:
+            self._on_worker_exit(service.launch.id, code)
+        self._write_running()
+
+    def _say_ready(self) -> None:
+        workers = [worker.facts for worker in self._workers if worker.facts is not None]
+        key = shown_key(self._settings)
+        print(ready_block(edge_url=self._edge_url(), key=key, broker_url=self._broker_url, workers=workers), flush=True)
+
+    def _edge_url(self) -> str | None:
+        return self._edge.facts["url"] if self._edge is not None and self._edge.facts is not None else None
+
+    def _last_port(self) -> int | None:
+        return self._edge_port
+
+    def _write_running(self) -> None:
+        broker_pid = self._broker.server.pid if self._broker is not None else None
+        edge_url = self._edge_url()
+        edge = RunningProcess(self._edge.pid, edge_url) if self._edge is not None and edge_url is not None else None
+        workers = tuple(_running_worker(service) for service in self._workers if service.facts is not None)
+        write_run_file(
+            self._settings.data_dir, Running(RunningProcess(broker_pid, self._broker_url), edge=edge, workers=workers)
+        )
+
+    async def _drain(self) -> None:
+        if self._edge is not None:
+            await self._edge.stop(EDGE_DRAIN_S)
+        await _all_of([worker.stop(WORKER_DRAIN_S) for worker in self._workers])
+        if self._fleet is not None:
+            await self._fleet.close()
+            self._fleet = None
+        if self._broker is not None:
+            await self._broker.stop()
+
+    async def _kill_what_is_left(self) -> None:
+        await _all_of([service.kill() for service in self._services()])
+        if self._fleet is not None:
+            await self._fleet.close()
+        if self._broker is not None:
+            await self._broker.kill()
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            # nohup ignores SIGHUP, and means it. (A shell ignores SIGINT for background jobs, and does not.)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        (self._force_asked if self._stop_asked.is_set() else self._stop_asked).set()
+
+
+def _running_worker(service: Service) -> RunningWorker:
+    assert service.facts is not None and service.pid is not None
+    facts = service.facts
+    return RunningWorker(service.pid, facts["id"], facts["models"][0]["backend"], facts["metrics"])
+
+
+async def _first(work: Awaitable[None], instead: asyncio.Event) -> bool:
+    """Whether `work` ended before the event; it is cancelled when not. Raises what it raises."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(instead.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return True
+        return False
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _all_of(waits: Sequence[Awaitable[None]]) -> None:
+    """Wait for all; the first failure is raised at once."""
+    if waits:
+        await asyncio.gather(*waits)

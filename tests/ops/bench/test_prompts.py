@@ -1,0 +1,35 @@
+"""The prompts are alike in length and share no beginning."""
+
+from itertools import islice
+from statistics import fmean
+
+from ops.bench.prompts import prompt, prompts
+
+# English text has 4.6 bytes a token with the tokenizers of small models.
+BYTES_PER_TOKEN = 4.6
+NUM_CHECKED = 2000
+
+
+def test_prompts_are_all_different() -> None:
+    texts = list(islice(prompts(), NUM_CHECKED))
+    assert len(set(texts)) == NUM_CHECKED
+
+
+def test_no_two_of_the_first_992_begin_with_the_same_words() -> None:
+    beginnings = [text.split()[:2] for text in islice(prompts(), 992)]
+    assert len({tuple(words) for words in beginnings}) == 992
+
+
+def test_neighbours_differ_in_their_first_word() -> None:
+    first_words = [prompt(number).split()[0] for number in range(32)]
+    assert len(set(first_words)) == 32
+
+
+def test_prompts_have_about_51_tokens() -> None:
+    sizes = [len(text.encode()) / BYTES_PER_TOKEN for text in islice(prompts(), NUM_CHECKED)]
+    assert min(sizes) > 44 and max(sizes) < 58
+    assert 49 < fmean(sizes) < 53
+
+
+def test_a_number_always_has_the_same_prompt() -> None:
+    assert prompt(1234) == prompt(1234) == next(islice(prompts(), 1234, None))

@@ -1,0 +1,98 @@
+"""A B A B, and an arm that fails does not stop the others."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ops.bench.arm import Server
+from ops.bench.errors import ArmFailed
+from ops.bench.turns import Results, run_turns
+from tests.ops.bench.chat_server import ChatServer, running
+from tests.ops.bench.figures import plan
+
+
+class DeadProcess:
+    """In place of the process of a server that runs inside the test."""
+
+    async def has_ended(self, within_s: float = 1.0) -> bool:
+        return True
+
+    def failure(self) -> str:
+        return "signal SIGSEGV"
+
+
+class LocalArm:
+    """A chat server of the test's own."""
+
+    def __init__(self, name: str, chats: list[ChatServer], log: list[str]) -> None:
+        self.name = name
+        self.num_repeats = 1
+        self._chats = chats
+        self._log = log
+
+    def check(self) -> None:
+        pass
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    @asynccontextmanager
+    async def running(self, folder: Path) -> AsyncIterator[Server]:
+        assert list(folder.iterdir()) == []
+        self._log.append(f"start {self.name}")
+        if not self._chats:
+            raise ArmFailed("no server left")
+        async with running(self._chats.pop(0)) as target:
+            yield Server(target, DeadProcess(), {}, {"is": self.name})
+        self._log.append(f"stop {self.name}")
+
+
+async def test_arms_take_turns() -> None:
+    log: list[str] = []
+    results = Results()
+    arms = [LocalArm(name, [ChatServer(), ChatServer()], log) for name in ("a", "b")]
+    await run_turns(arms, plan(rounds=2), results, lambda _: None)
+    assert log == ["start a", "stop a", "start b", "stop b"] * 2
+    assert {arm: {count: len(each) for count, each in loads.items()} for arm, loads in results.rounds.items()} == {
+        "a": {1: 2, 8: 2},
+        "b": {1: 2, 8: 2},
+    }
+    assert results.facts == {"a": {"is": "a"}, "b": {"is": "b"}}
+    assert results.failures == {}
+
+
+async def test_every_turn_has_the_same_prompts_each_once() -> None:
+    chats = [ChatServer(), ChatServer()]
+    await run_turns([LocalArm("a", [*chats], [])], plan(rounds=2), Results(), lambda _: None)
+    first, second = (sorted(request["messages"][0]["content"] for request in chat.requests) for chat in chats)
+    assert first == second
+    # 8 to warm up, then 4 at c=1 and two for each of 8 clients
+    assert len(first) == len(set(first)) == 8 + 4 + 16
+
+
+async def test_a_failed_arm_is_left_out_of_later_rounds() -> None:
+    log: list[str] = []
+    results = Results()
+    broken = ChatServer(failing={8 + 4: b""})
+    arms = [LocalArm("a", [broken, ChatServer()], log), LocalArm("b", [ChatServer(), ChatServer()], log)]
+    await run_turns(arms, plan(rounds=2), results, lambda _: None)
+    assert log == ["start a", "start b", "stop b", "start b", "stop b"]
+    assert results.failures["a"].startswith("round 1: c=8: the connection broke in mid-answer")
+    assert results.failures["a"].endswith("(signal SIGSEGV)")
+    assert list(results.rounds["a"]) == [1]
+    assert len(results.rounds["b"][8]) == 2
+
+
+async def test_an_arm_that_does_not_start_fails() -> None:
+    results = Results()
+    await run_turns([LocalArm("a", [], [])], plan(), results, lambda _: None)
+    assert results.failures == {"a": "round 1: no server left"}
+    assert results.rounds == {}
+
+
+async def test_a_quick_arm_gets_more_requests() -> None:
+    arm = LocalArm("a", [ChatServer()], [])
+    arm.num_repeats = 3
+    results = Results()
+    await run_turns([arm], plan(rounds=1), results, lambda _: None)
+    assert {count: each[0].num_requests for count, each in results.rounds["a"].items()} == {1: 12, 8: 48}
