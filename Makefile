@@ -1,6 +1,6 @@
 # `make` alone shows the tasks. ARGS= passes further arguments on: make up ARGS="--port 9000", make test ARGS="-k sse".
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-all check format docs clean
+.PHONY: help setup up test test-all check format docs bench clean
 
 BACKEND ?=
 ARGS ?=
@@ -43,6 +43,10 @@ format: ## Format the code and sort the imports
 docs: ## Write docs/config.md and docs/cli.md from the code
 	@$(SETUP)
 	@exec $(BIN)/python -m ops.docs
+
+bench: ## Measure this stack and, when installed, llama-server; tables, and JSON in the data directory
+	@$(SETUP) llama
+	@exec $(BIN)/python -m ops.bench --out "$(DATA_DIR)/bench" $(ARGS)
 
 clean: ## Remove .venv and the data of `make up`
 	rm -rf .venv .inferflux

@@ -5,7 +5,8 @@ accepted for them too, because a person may publish one by hand.
 """
 
 import json
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
@@ -38,6 +39,16 @@ _KINDS: tuple[type[Any], ...] = (
     Finished,
     Failed,
 )
+
+
+def _plain_types(hint: Any) -> tuple[type[Any], ...]:
+    """What a field may be once unpacked: a list for a list[int] and for a nested tuple, both sides of a union."""
+    if isinstance(hint, UnionType):
+        return tuple(plain for part in get_args(hint) for plain in _plain_types(part))
+    return (list,) if hint is Usage else (get_origin(hint) or hint,)
+
+
+_FIELD_TYPES = tuple(tuple(map(_plain_types, get_type_hints(cls).values())) for cls in _KINDS)
 _KIND_OF = {cls: kind for kind, cls in enumerate(_KINDS)}
 _MIN_FIELDS = tuple(len(cls._fields) - len(cls._field_defaults) for cls in _KINDS)
 _MAX_FIELDS = tuple(len(cls._fields) for cls in _KINDS)
@@ -64,8 +75,12 @@ def decode_event(payload: bytes) -> Event:
         raise CodecError(f"unknown event kind {kind!r}")
     if not _MIN_FIELDS[kind] <= len(fields) <= _MAX_FIELDS[kind]:
         raise CodecError(f"{_KINDS[kind].__name__} with {len(fields)} fields")
+    if not all(map(isinstance, fields, _FIELD_TYPES[kind])):
+        raise CodecError(
+            f"{_KINDS[kind].__name__} with fields of other types: {[type(field).__name__ for field in fields]}"
+        )
     if kind == _FINISHED:
-        fields[2] = Usage(*fields[2])
+        fields[2] = _usage(fields[2])
     event: Event = _KINDS[kind](*fields)
     if kind in (_DELTA, _FINISHED):
         _check_aligned(event)
@@ -82,7 +97,7 @@ def decode_request(payload: bytes) -> GenerateRequest:
     if payload[:1] == b"{":
         try:
             fields = json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CodecError(f"request is not JSON: {error}") from error
     else:
         fields = _unpack(payload)
@@ -103,8 +118,14 @@ def _unpack(payload: bytes) -> Any:
         raise CodecError(f"message is not msgpack: {error}") from error
 
 
+def _usage(counts: list[Any]) -> Usage:
+    if not 2 <= len(counts) <= 3 or {*map(type, counts)} != {int}:
+        raise CodecError("usage is not two or three numbers")
+    return Usage(*counts)
+
+
 def _check_aligned(event: Any) -> None:
-    if not isinstance(event.token_ids, list) or not isinstance(event.pieces, list):
-        raise CodecError(f"{type(event).__name__} without token lists")
     if len(event.token_ids) != len(event.pieces):
         raise CodecError(f"{type(event).__name__} with {len(event.token_ids)} tokens and {len(event.pieces)} pieces")
+    if not {*map(type, event.token_ids)} <= {int} or not {*map(type, event.pieces)} <= {str}:
+        raise CodecError(f"{type(event).__name__} whose tokens are not numbers with text")

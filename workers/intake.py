@@ -76,7 +76,9 @@ class Intake:
         """How many requests could start now."""
         if self._is_draining or len(self._sessions) >= self.slots + MAX_SETTLING:
             return 0
-        return max(0, self.slots - self._num_reading - sum(s.occupies_slot for s in self._sessions.values()))
+        free = self.slots - sum(session.occupies_slot for session in self._sessions.values())
+        # The engine has none while a sequence in it waits for KV: another would wait behind it, unseen by the queue.
+        return max(0, min(free, self._engine.free_slots) - self._num_reading)
 
     @property
     def trouble(self) -> str | None:

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ops.bench.connection import Target
-from ops.bench.server_process import ServerProcess
+
+
+class Process(Protocol):
+    """How a server's process is asked why an answer of it broke."""
+
+    async def has_ended(self, within_s: float = 1.0) -> bool:
+        """Whether it ended, or does so within that time."""
+
+    def failure(self) -> str:
+        """How it ended and its last words, in one line."""
 
 
 class Server(NamedTuple):
     """A running server. `processes` are those whose processor time is told, `facts` what it says about itself."""
 
     target: Target
-    process: ServerProcess
+    process: Process
     processes: Mapping[str, int]
     facts: Mapping[str, str]
 

@@ -84,14 +84,7 @@ def _arm_lines(report: Report) -> list[str]:
 
 
 def _figures(report: Report) -> str:
-    header = [
-        "arm",
-        "c",
-        *(figure.label for figure in FIGURES),
-        "prompt tokens",
-        "generator CPU",
-        "server CPU ms/token",
-    ]
+    header = ["arm", "c", "requests", *(figure.label for figure in FIGURES), *_COST_LABELS]
     rows = [
         _figure_row(arm, count, rounds)
         for arm, loads in report.results.rounds.items()

@@ -24,7 +24,7 @@ from ops.settings.errors import SettingsError
 from ops.settings.loader import load
 from ops.settings.models import model_id_of
 from ops.supervisor.child import python_command
-from ops.supervisor.run_file import Running, read_run_file
+from ops.supervisor.run_file import read_run_file
 
 HOST = "127.0.0.1"
 # The echo runner's tokens are bytes.
@@ -91,25 +91,23 @@ class OurStack:
 
 
 async def _is_ready(data_dir: Path) -> bool:
+    """The edge serves, and `up` knows of the worker too, which may come a moment later."""
     running = read_run_file(data_dir)
-    return running is not None and running.edge is not None and await answers_ok(f"{running.edge.url}/readyz")
+    if running is None or running.edge is None or not running.workers:
+        return False
+    return await answers_ok(f"{running.edge.url}/readyz")
 
 
 async def _server(process: ServerProcess, data_dir: Path, api_key: str) -> Server:
     running = read_run_file(data_dir)
-    if running is None or running.edge is None:
-        raise ArmFailed(f"run.json is gone ({process.failure()})")
+    if running is None or running.edge is None or not running.workers:
+        raise ArmFailed(f"edge or worker ended right after the start ({process.failure()})")
     port = urlsplit(running.edge.url).port
     assert port is not None
     facts = await _facts(running.edge.url, api_key)
-    return Server(Target(HOST, port, api_key), process, _processes(process, running), facts)
-
-
-def _processes(process: ServerProcess, running: Running) -> dict[str, int]:
-    assert running.edge is not None
-    (worker,) = running.workers
-    found = {"edge": running.edge.pid, "worker": worker.pid, "nats-server": running.nats.pid, "up": process.pid}
-    return {name: pid for name, pid in found.items() if pid is not None}
+    pids = {"edge": running.edge.pid, "worker": running.workers[0].pid, "nats-server": running.nats.pid}
+    processes = {name: pid for name, pid in {**pids, "up": process.pid}.items() if pid is not None}
+    return Server(Target(HOST, port, api_key), process, processes, facts)
 
 
 async def _facts(url: str, api_key: str) -> dict[str, str]:

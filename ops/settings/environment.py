@@ -64,9 +64,7 @@ def _ours(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    if name.endswith("_PORT"):
-        return value.startswith("tcp://")
-    return _SERVICE_LINK.fullmatch(name) is not None
+    return _SERVICE_LINK.fullmatch(name) is not None or (name.endswith("_PORT") and value.startswith("tcp://"))
 
 
 def _take(found: Environment, row: Setting[object], given: Given) -> None:

@@ -113,7 +113,10 @@ def listing(item: Kind[T]) -> Kind[tuple[T, ...]]:
 
 def path() -> Kind[Path]:
     def read(value: Any) -> Path:
-        return Path(_read_text(value)).expanduser()
+        try:
+            return Path(_read_text(value)).expanduser()
+        except RuntimeError:
+            raise BadValue("no such user") from None
 
     return Kind("path", "a path", read)
 

@@ -22,7 +22,7 @@ class ConfigFile:
         try:
             self._loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
             root = self._loader.get_single_node()
-            if root is not None:
+            if root is not None and not _is_null(root):
                 self._take_section(root, "")
         except OSError as error:
             raise SettingsError(f"{path}: {error.strerror}") from None
@@ -40,7 +40,7 @@ class ConfigFile:
                 if not _is_null(value):
                     self._take_section(value, f"{key}.")
             else:
-                raise self._unknown(name, key, [*PLAIN, *_sections()])
+                raise self._unknown(name, key, nearest(key, [*PLAIN, *_sections()]))
 
     def _take_models(self, node: yaml.Node) -> None:
         if _is_null(node):
@@ -61,7 +61,8 @@ class ConfigFile:
             elif field.value in MODEL_FIELDS:
                 fields[field.value] = self._given(value)
             else:
-                raise self._unknown(field, f"models.{model_id or '<id>'}.{field.value}", MODEL_FIELDS)
+                hint = nearest(field.value, MODEL_FIELDS)
+                raise self._unknown(field, f"models.{model_id or '<id>'}.{field.value}", hint)
         if model_id is None:
             raise SettingsError(f"models ({self._origin(node)}): a model without id")
         if model_id in self.models:
@@ -94,8 +95,8 @@ class ConfigFile:
     def _origin(self, node: yaml.Node) -> Origin:
         return Origin(f"{self._name}:{node.start_mark.line + 1}")
 
-    def _unknown(self, node: yaml.Node, key: str, known: Any) -> SettingsError:
-        return SettingsError(f"unknown key {key!r} ({self._origin(node)}){nearest(key.rsplit('.<id>.', 1)[-1], known)}")
+    def _unknown(self, node: yaml.Node, key: str, hint: str) -> SettingsError:
+        return SettingsError(f"unknown key {key!r} ({self._origin(node)}){hint}")
 
 
 def _sections() -> set[str]:

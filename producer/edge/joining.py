@@ -29,8 +29,8 @@ class Joining:
         """The call under this key, the caller attached as a reader; or the id for a new one when there is none.
 
         What was cancelled, or failed so that another try can help, is not joined but done again under the next id.
-        Raises ServingError: 422 when the body was another one, or what the call's submission failed with; Superseded when
-        the answer has changed meanwhile.
+        Raises ServingError: 422 when the body was another one, or what the call's submission failed with; Superseded
+        when the answer has changed meanwhile.
         """
         for generation in range(_MAX_GENERATIONS):
             request_id = derive_request_id(identity.owner, idempotency_key, generation)

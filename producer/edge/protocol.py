@@ -1,6 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, with our form of errors and a limit on slow headers."""
+"""HTTP/1.1 as uvicorn speaks it, with our form of errors and limits on headers."""
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -9,13 +10,24 @@ from producer.edge.errors import dumps, error_object
 from producer.edge.ids import mint_request_id
 from schemas.errors import ErrorCode, ServingError
 
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _HEADERS_WITHIN_S = 30.0
+_MAX_HEADER_BYTES = 64 * 1024
 
 
 class EdgeProtocol(HttpToolsProtocol):
     """One connection."""
 
     _header_timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        # Some clients (Java's, curl --http2) offer an upgrade to HTTP/2 with a POST. We may ignore it, but the parser
+        # would take the body for the other protocol. The name keeps its length.
+        if b"pgrade" in data:
+            head, blank, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nignored:", head) + blank + rest
+        super().data_received(data)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -27,7 +39,16 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._header_bytes = 0
         self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop_header_timer()
@@ -47,6 +68,12 @@ class EdgeProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(lines))
         self.transport.close()
+
+    def _count(self, num_bytes: int) -> None:
+        self._header_bytes += num_bytes
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            # The parser takes this for a malformed request.
+            raise ValueError("headers too large")
 
     def _await_headers(self) -> None:
         self._stop_header_timer()

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pytest
+
+from tests.support.models import find_model, why_no_llama
 from workers.runners.base import ModelRunner, RunnerSpec
 from workers.runners.registry import create_runner
 
@@ -31,4 +34,19 @@ def _echo(mode: str) -> RunnerCase:
     )
 
 
-CASES = [_echo("random"), _echo("repeat")]
+def _llama_cpp() -> RunnerCase:
+    spec = RunnerSpec(
+        "model", str(find_model() or ""), context=256, sequences=4, batch_tokens=128, threads=1, gpu_layers=0
+    )
+    return RunnerCase(
+        name="llama_cpp", create=lambda: create_runner("llama_cpp"), spec=spec, slow_spec=spec, cramped_spec=None
+    )
+
+
+CASES = [
+    _echo("random"),
+    _echo("repeat"),
+    pytest.param(
+        _llama_cpp(), marks=[pytest.mark.llama, pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or "")]
+    ),
+]

@@ -20,9 +20,10 @@ _IMAGE = "nats:2.15-alpine"
 class _Process(Protocol):
     """What a test may do to a server. `kill` is SIGKILL; `start` comes back on the same port with the same data."""
 
-    port: int
-    credentials: Path
-
+    @property
+    def port(self) -> int: ...
+    @property
+    def credentials(self) -> Path: ...
     async def start(self) -> Any: ...
     async def kill(self) -> None: ...
     async def stop(self) -> None: ...
@@ -88,10 +89,11 @@ async def start_nats(directory: Path) -> NatsServer:
 
 @functools.cache
 def docker_runs() -> bool:
-    """Whether a Docker engine answers and has, or can fetch, the image."""
+    """Whether a Docker engine answers and has, or can fetch, the images."""
     try:
         import docker
         from docker.errors import DockerException, ImageNotFound
+        from testcontainers.core.config import testcontainers_config
     except ImportError:
         return False
     if not _engine_listens():  # the client library leaks a socket when it finds out itself
@@ -101,10 +103,11 @@ def docker_runs() -> bool:
     except DockerException:
         return False
     try:
-        try:
-            client.images.get(_IMAGE)
-        except ImageNotFound:
-            client.images.pull(_IMAGE)
+        for image in (_IMAGE, testcontainers_config.ryuk_image):
+            try:
+                client.images.get(image)
+            except ImageNotFound:
+                client.images.pull(image)
     except (DockerException, OSError):
         return False
     finally:

@@ -23,6 +23,7 @@ class Backend(NamedTuple):
 
 _BACKENDS = {
     "echo": Backend("workers.runners.echo", "EchoRunner", (), "make setup"),
+    "llama_cpp": Backend("workers.runners.llama_cpp.runner", "LlamaCppRunner", ("llama_cpp",), "make setup"),
 }
 
 

@@ -27,9 +27,13 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def words_of(log: Path) -> str:
+    return log.read_text()
+
+
 async def until_up(process: ServerProcess, log: Path) -> None:
     async def has_spoken() -> bool:
-        return "up" in log.read_text()
+        return "up" in words_of(log)
 
     await process.wait_until(has_spoken)
 

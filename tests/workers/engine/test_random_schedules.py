@@ -1,5 +1,6 @@
 """Any order of submissions, cancellations and steps: every answer right, everything given back."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -11,6 +12,8 @@ from workers.engine.messages import EngineRequest, Resume
 from workers.engine.sequence import SequenceState
 
 SEQUENCES = 4
+
+pytestmark = pytest.mark.timeout(full_or(600, reduced=60))
 
 
 class Schedules(RuleBasedStateMachine):
@@ -99,5 +102,5 @@ class Schedules(RuleBasedStateMachine):
 
 TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(
-    max_examples=full_or(300, reduced=30), stateful_step_count=full_or(40, reduced=20), deadline=None
+    max_examples=full_or(200, reduced=30), stateful_step_count=full_or(40, reduced=20), deadline=None
 )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from workers.runners.base import FloatArray, IntArray, RunnerError
 from workers.runners.llama_cpp.abort_flag import AbortFlag
 from workers.runners.llama_cpp.batch_buffers import BatchBuffers
-from workers.runners.llama_cpp.kv_types import ggml_constant
+from workers.runners.llama_cpp.kv_types import KV_TYPES
 from workers.runners.llama_cpp.library import Library
 from workers.runners.llama_cpp.model import LlamaModel
 from workers.runners.llama_cpp.sizing import KvPlan
@@ -139,7 +139,7 @@ class LlamaContext:
         params.n_ctx = plan.num_cells
         params.n_seq_max = plan.sequences
         params.kv_unified = plan.is_unified
-        params.type_k = params.type_v = getattr(api, ggml_constant(options.kv_type))
+        params.type_k = params.type_v = KV_TYPES[options.kv_type].ggml_type
         params.n_batch = options.batch_tokens
         params.n_ubatch = min(_MICRO_BATCH, options.batch_tokens)
         # The graph is laid out for this many rows of logits, and the library aborts the process above it.

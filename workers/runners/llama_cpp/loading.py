@@ -21,7 +21,7 @@ from workers.runners.llama_cpp.trial import Trial, TrialRequest, find_trouble
 
 DEFAULT_BATCH_TOKENS = 512
 # Rows of logits that a step may ask for where sequences are few: room for verified drafts.
-_MIN_LOGIT_ROWS = 64
+_MIN_LOGIT_ROWS = 128
 
 
 class Loaded(NamedTuple):

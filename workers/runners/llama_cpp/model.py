@@ -89,7 +89,7 @@ class LlamaModel:
         value_size = self._number("attention.value_length", head_size)
         kv_heads = max(1, self._api.llama_model_n_head_kv(self.pointer))
         layers = self._api.llama_model_n_layer(self.pointer)
-        return float(layers * kv_heads * (key_size + value_size) * KV_TYPES[kv_type])
+        return float(layers * kv_heads * (key_size + value_size) * KV_TYPES[kv_type].bytes_per_element)
 
     def _number(self, key: str, default: int) -> int:
         text = self.metadata(f"{self.metadata('general.architecture')}.{key}")

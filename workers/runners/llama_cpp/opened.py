@@ -68,7 +68,7 @@ def _description(loaded: Loaded, kv: SplitKv | UnifiedKv) -> str:
     parts = [
         f"llama.cpp (llama-cpp-python {loaded.library.version}, {device})",
         loaded.model.description,
-        f"{options.threads} threads",
+        f"{options.threads} thread{'s' if options.threads > 1 else ''}",
         f"{plan.sequences} sequences of up to {plan.context} tokens",
         f"{kv.layout} {options.kv_type} KV of {plan.num_cells} tokens",
     ]

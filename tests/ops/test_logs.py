@@ -1,0 +1,60 @@
+"""One format for all lines of a process."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from ops.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    yield
+    root.handlers, root.level = before
+    structlog.reset_defaults()
+
+
+def test_json_lines_hold_what_was_bound_and_who_speaks() -> None:
+    stream = io.StringIO()
+    configure(level="info", form="json", process="edge-1", stream=stream)
+    logging.getLogger("inferflux.worker").info("started %s", "r1", extra={"request": "r1"})
+    structlog.stdlib.get_logger("inferflux.edge").warning("ended", request="r1", tokens=3)
+    logging.getLogger("uvicorn.error").error("boom")
+    logging.getLogger("inferflux.worker").debug("not shown")
+    first, second, third = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (first["event"], first["request"], first["level"], first["process"]) == (
+        "started r1",
+        "r1",
+        "info",
+        "edge-1",
+    )
+    assert (second["event"], second["tokens"], second["logger"]) == ("ended", 3, "inferflux.edge")
+    assert third["logger"] == "uvicorn.error"
+
+
+def test_an_exception_stays_one_json_line() -> None:
+    stream = io.StringIO()
+    configure(level="info", form="json", process="up", stream=stream)
+    try:
+        raise ValueError("bad\nthing")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "ValueError" in json.loads(line)["exception"]
+
+
+def test_console_lines_are_for_people_and_the_level_counts() -> None:
+    stream = io.StringIO()
+    configure(level="warning", form="console", process="up", stream=stream)
+    logging.getLogger("x").info("quiet")
+    logging.getLogger("x").warning("loud", extra={"n": 1})
+    (line,) = stream.getvalue().splitlines()
+    assert "loud" in line
+    assert "n=1" in line
+    assert "\x1b" not in line

@@ -1,0 +1,202 @@
+"""The surface apart from generation: paths, methods, probes, keys, scopes, cross-origin calls, ids, error objects."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from producer.config import Scope
+from producer.edge.operation import Route
+from producer.edge.routes.table import ROUTES
+from schemas.errors import ErrorCode, error_kind
+from tests.producer.conftest import ADMIN_KEY, CONFIG, KEY, OTHER_KEY, READ_KEY, Edge, chat
+
+pytestmark = pytest.mark.nats
+
+PUBLIC = ("/healthz", "/health", "/livez", "/readyz", "/version", "/openapi.json", "/")
+ORIGIN = "http://localhost:3000"
+
+
+def assert_error(answer: httpx2.Response, code: ErrorCode) -> None:
+    assert answer.status_code == error_kind(code).status
+    assert set(answer.json()) == {"error"}
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["type"]) == (code, error_kind(code).type)
+    assert answer.headers["x-request-id"]
+    assert answer.headers["content-type"].startswith("application/json")
+
+
+def path_of(route: Route) -> str:
+    return route.path.replace("{id:path}", "echo").replace("{id}", "nope")
+
+
+async def test_probes_and_documents_need_no_key(edge: Edge) -> None:
+    async with httpx2.AsyncClient(base_url=edge.url, trust_env=False) as stranger:
+        for path in PUBLIC:
+            answer = await stranger.get(path)
+            assert answer.status_code == 200, path
+            assert answer.headers["x-request-id"]
+        assert (await stranger.get("/version")).json() == {"version": CONFIG.version}
+        assert (await stranger.get("/")).json()["name"] == "inferflux"
+
+
+async def test_every_route_opens_to_exactly_its_scopes(edge: Edge) -> None:
+    held = {
+        KEY: {Scope.GENERATE, Scope.READ},
+        READ_KEY: {Scope.READ},
+        ADMIN_KEY: {Scope.ADMIN, Scope.GENERATE},
+        None: set(),
+        "unknown": set(),
+    }
+    async with httpx2.AsyncClient(base_url=edge.url, trust_env=False) as client:
+        for route in ROUTES:
+            needed = route.handler.operation.scopes
+            for key, scopes in held.items():
+                headers = {"authorization": f"Bearer {key}"} if key else {}
+                answer = await client.request(route.method, path_of(route), headers=headers, json={})
+                if not needed or needed & scopes:
+                    assert answer.status_code not in (401, 403), (route.path, key)
+                elif scopes:
+                    assert_error(answer, ErrorCode.INSUFFICIENT_SCOPE)
+                else:
+                    assert_error(answer, ErrorCode.INVALID_API_KEY)
+                    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_keys_are_taken_from_any_of_their_headers(edge: Edge) -> None:
+    async with httpx2.AsyncClient(base_url=edge.url, trust_env=False) as client:
+        for headers in (
+            {"authorization": f"bEaReR {KEY}"},
+            {"x-api-key": KEY},
+            {"api-key": KEY},
+        ):
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_paths_answer_with_and_without_v1_and_slash(edge: Edge, prefix: str, slash: str) -> None:
+    async def status(method: str, path: str, body: Any = None) -> int:
+        answer = await edge.client.request(method, prefix + path + slash, json=body, follow_redirects=False)
+        return answer.status_code
+
+    assert await status("POST", "/chat/completions", chat()) == 200
+    assert await status("POST", "/completions", {"prompt": "a"}) == 200
+    assert await status("GET", "/models") == 200
+    assert await status("GET", "/models/echo") == 200
+    assert await status("GET", "/models/org%2Fnope") == 404
+    assert await status("DELETE", "/requests/nope") == 404
+
+
+async def test_unknown_paths_and_methods_are_error_objects(edge: Edge) -> None:
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        for path in ("/nope", "/v1/nope", "/v1", "/v1/chat", "/v2/models", "/v1/v1/models", "/%00"):
+            assert_error(await edge.client.request(method, path), ErrorCode.ROUTE_NOT_FOUND)
+    for method, path in (("GET", "/v1/chat/completions"), ("PUT", "/v1/models"), ("POST", "/healthz"), ("PATCH", "/")):
+        answer = await edge.client.request(method, path)
+        assert_error(answer, ErrorCode.METHOD_NOT_ALLOWED)
+        assert answer.headers["allow"]
+
+
+async def test_head_answers_like_get_without_a_body(edge: Edge) -> None:
+    for path in ("/healthz", "/v1/models", "/"):
+        head, get = await edge.client.head(path), await edge.client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == get.headers["content-length"]
+    assert (await edge.client.head("/v1/chat/completions")).status_code == 405
+    assert (await edge.client.head("/nope")).status_code == 404
+
+
+async def test_options_name_the_methods(edge: Edge) -> None:
+    answer = await edge.client.options("/v1/models/")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert "POST" in (await edge.client.options("/chat/completions")).headers["allow"]
+    assert_error(await edge.client.options("/nope"), ErrorCode.ROUTE_NOT_FOUND)
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "http://127.0.0.1:5173", "https://localhost", "http://[::1]:80"])
+async def test_pages_on_this_machine_may_call(edge: Edge, origin: str) -> None:
+    asked = "authorization,content-type,x-stainless-lang"
+    preflight = await edge.client.options(
+        "/v1/chat/completions",
+        headers={
+            "origin": origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": asked,
+        },
+    )
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert preflight.headers["access-control-allow-headers"] == asked
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    answers = [
+        await edge.post(chat(), origin=origin),
+        await edge.post(chat(n=2), origin=origin),
+        await edge.post(chat(stream=True), origin=origin),
+    ]
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1x"]
+)
+async def test_other_pages_may_not(edge: Edge, origin: str) -> None:
+    preflight = await edge.client.options(
+        "/v1/models", headers={"origin": origin, "access-control-request-method": "GET"}
+    )
+    assert preflight.status_code == 204
+    assert "access-control-allow-origin" not in preflight.headers
+    assert (
+        "access-control-allow-origin" not in (await edge.client.get("/v1/models", headers={"origin": origin})).headers
+    )
+
+
+async def test_ids_are_ours_and_a_clients_own_is_echoed(edge: Edge) -> None:
+    answer = await edge.client.get("/v1/models", headers={"x-request-id": "mine/1"})
+    assert answer.headers["x-client-request-id"] == "mine/1"
+    assert answer.headers["x-request-id"] != "mine/1"
+    refused = await edge.post(chat(n=3), X_Request_Id="mine/2")
+    assert refused.headers["x-client-request-id"] == "mine/2"
+    other = await edge.client.get("/healthz", headers={"x-client-request-id": "a b\tc" + "x" * 500})
+    assert len(other.headers["x-client-request-id"]) == 128
+    assert "x-client-request-id" not in (await edge.client.get("/healthz")).headers
+
+
+async def test_headers_that_steer_are_checked_by_name(edge: Edge) -> None:
+    for name, value, code in (
+        ("X-Request-Timeout", "soon", ErrorCode.INVALID_PARAMETER),
+        ("X-Request-Timeout", "0", ErrorCode.INVALID_PARAMETER),
+        ("X-Request-Timeout", "nan", ErrorCode.INVALID_PARAMETER),
+        ("X-Request-Timeout", "1e9", ErrorCode.INVALID_PARAMETER),
+        ("X-InferFlux-On-Disconnect", "maybe", ErrorCode.INVALID_PARAMETER),
+        ("X-InferFlux-Queue-Updates", "yes", ErrorCode.INVALID_PARAMETER),
+        ("X-InferFlux-Journal", "off", ErrorCode.UNSUPPORTED_PARAMETER),
+        ("X-InferFlux-Journal", "maybe", ErrorCode.INVALID_PARAMETER),
+    ):
+        answer = await edge.client.post("/v1/chat/completions", json=chat(), headers={name: value})
+        assert_error(answer, code)
+        assert answer.json()["error"]["param"] == name
+
+
+async def test_models_say_where_they_run_and_why(edge: Edge) -> None:
+    (model,) = (await edge.client.get("/v1/models")).json()["data"]
+    assert model == (await edge.client.get("/v1/models/gpt-4o-mini")).json()
+    assert model["aliases"] == ["gpt-4o-mini"] and model["default"] is True
+    assert model["backends"] == [
+        {
+            "worker": "w1",
+            "backend": "echo",
+            "reason": "asked for",
+            "fingerprint": "fp_test",
+            "context": 2048,
+            "slots": 4,
+        }
+    ]
+
+
+async def test_another_owner_has_the_same_rights_but_not_the_same_requests(edge: Edge) -> None:
+    answer = await edge.post(chat(), authorization=f"Bearer {OTHER_KEY}")
+    assert answer.status_code == 200

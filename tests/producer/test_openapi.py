@@ -1,0 +1,84 @@
+"""The route table and the document made from it."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from starlette.routing import Route as StarletteRoute
+
+from producer.edge.guard import to_starlette
+from producer.edge.openapi import openapi_document
+from producer.edge.operation import Handler, Operation
+from producer.edge.parameters import Support, parameters_of
+from producer.edge.routes.table import ROUTES
+from schemas.requests import Endpoint
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(json.dumps(openapi_document(ROUTES, "1.2.3")))
+    return loaded
+
+
+def test_every_route_has_an_operation() -> None:
+    for route in ROUTES:
+        assert isinstance(route.handler, Handler), route.path
+        assert isinstance(route.handler.operation, Operation), route.path
+        assert route.handler.operation.summary, route.path
+
+
+def test_only_the_listed_routes_answer_without_a_key() -> None:
+    public = {route.path for route in ROUTES if not route.handler.operation.scopes}
+    assert public == {"/healthz", "/health", "/livez", "/readyz", "/version", "/openapi.json", "/"}
+
+
+def test_the_router_serves_the_table_and_nothing_else() -> None:
+    paths = {route.path for route in to_starlette(ROUTES) if isinstance(route, StarletteRoute)}
+    assert paths == {path for route in ROUTES for path in (route.path, route.path.removeprefix("/v1"))}
+
+
+def test_the_document_covers_the_table(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["version"] == "1.2.3"
+    for route in ROUTES:
+        path = re.sub(r":\w+}", "}", route.path)
+        assert document["paths"][path][route.method.lower()]["responses"]["200"]
+
+
+def test_operation_ids_differ(document: dict[str, Any]) -> None:
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)))
+    assert references
+    for reference in references:
+        place: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+        assert isinstance(place, dict)
+
+
+def test_path_parameters_are_declared(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            declared = [each["name"] for each in operation.get("parameters", [])]
+            assert declared == re.findall(r"{(\w+)}", path)
+
+
+def test_generation_bodies_list_the_served_parameters(document: dict[str, Any]) -> None:
+    for endpoint, schema in (
+        (Endpoint.CHAT, "ChatCompletionRequest"),
+        (Endpoint.COMPLETIONS, "CompletionRequest"),
+    ):
+        served = {name for name, each in parameters_of(endpoint).items() if each.support is Support.SERVED}
+        assert set(document["components"]["schemas"][schema]["properties"]) == served
+
+
+def test_generation_answers_are_json_or_a_stream(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/event-stream"}
+    responses = document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert {"400", "401", "403", "404", "413", "422", "429", "500", "503", "504"} <= set(responses)
