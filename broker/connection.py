@@ -25,6 +25,7 @@ from broker.errors import (
     BrokerUnavailable,
     BrokerUnsuitable,
     NoResponders,
+    NotConnected,
     Refused,
     StreamMissing,
 )
@@ -65,6 +66,7 @@ class Connection:
         self._connected = asyncio.Event()
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refusal: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
         self._last_error = "no answer"
         self._closing = False
@@ -212,18 +214,15 @@ class Connection:
         subscription = await self._client.subscribe(
             subject, cb=callback, pending_msgs_limit=max_pending, pending_bytes_limit=max_pending_bytes
         )
-        if self.is_connected:
+        with contextlib.suppress(NotConnected):  # it is made with the next connection
             await self.flush()
         return subscription
 
     async def flush(self) -> None:
-        """Wait until the server has taken all that was published. Raises BrokerTimeout."""
-        try:
-            # Twice: the client library sends a ping ahead of what waits in its buffer, and empties that meanwhile.
-            await self._client.flush()
-            await self._client.flush()
-        except nats.errors.Error as error:
-            raise BrokerTimeout(str(error)) from error
+        """Wait until the server has taken all that was published. Raises BrokerTimeout, NotConnected."""
+        # Twice: the client library sends a ping ahead of what waits in its buffer, and empties that meanwhile.
+        await self._ping()
+        await self._ping()
 
     async def drain(self) -> None:
         """Handle what has arrived, send what is waiting, then close."""
@@ -235,11 +234,9 @@ class Connection:
     async def close(self) -> None:
         """Close at once. May be called again."""
         self._closing = True
-        self._connected.clear()
+        self._disconnected()
         for task in list(self._tasks):
             task.cancel()
-        if self._inbox is not None:
-            self._inbox.disconnected()
         await self._client.close()
         reconnecting = self._client._reconnection_task
         if reconnecting is not None:
@@ -306,6 +303,21 @@ class Connection:
                 raise BrokerUnavailable(f"JetStream on {_bare(self._config.url)} does not answer: {last}")
             await asyncio.sleep(_RETRY_S)
 
+    async def _ping(self) -> None:
+        if not self.is_connected:
+            raise NotConnected("not connected")
+        ping = asyncio.create_task(self._client.flush())
+        # The library waits out its timeout for a ping that was lost with the connection.
+        waited: set[asyncio.Future[None]] = {ping, self._lost}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not ping.done():
+            await _cancel_for_sure(ping)
+            raise NotConnected("connection lost")
+        try:
+            ping.result()
+        except nats.errors.Error as error:
+            raise BrokerTimeout(str(error)) from error
+
     async def _publish_once(
         self, subject: str, payload: bytes, headers: dict[str, str] | None, deadline: float
     ) -> PubAck:
@@ -337,16 +349,20 @@ class Connection:
             if self._inbox is not None and '"' in text:
                 self._inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
             return
-        _log.log(logging.WARNING if self.is_connected else logging.DEBUG, "%s", text)
+        if isinstance(error, nats.errors.SlowConsumerError):
+            _log.warning("messages on %s were dropped: they came faster than they were handled", error.subject)
+        elif isinstance(error, (OSError, TimeoutError, nats.errors.Error)):
+            _log.debug("%s", text)  # a loss of the connection is said once, below
+        else:
+            _log.error("a callback failed", exc_info=error)
 
     async def _on_disconnected(self) -> None:
         if self._connected.is_set() and not self._closing:
             _log.warning("connection lost: %s", self._last_error)
-        self._connected.clear()
-        if self._inbox is not None:
-            self._inbox.disconnected()
+        self._disconnected()
 
     async def _on_reconnected(self) -> None:
+        self._lost = asyncio.get_running_loop().create_future()
         self._connected.set()
         self.reconnects += 1
         _log.info("reconnected to %s, nats-server %s", _bare(self._config.url), self.server_version)
@@ -356,8 +372,15 @@ class Connection:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _on_closed(self) -> None:
+    def _disconnected(self) -> None:
         self._connected.clear()
+        if not self._lost.done():
+            self._lost.set_result(None)
+        if self._inbox is not None:
+            self._inbox.disconnected()
+
+    async def _on_closed(self) -> None:
+        self._disconnected()
         if not self._closing:
             _log.critical("the server closed the connection for good: %s", self._client.last_error)
 

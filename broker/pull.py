@@ -18,8 +18,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from broker.connection import Connection
+from broker.errors import BrokerTimeout
 from broker.inbox import status
 from broker.lease import Lease
+from broker.specs import ACK_WAIT_S
 from broker.subjects import STREAM_REQUESTS, consumer_name, request_subject
 from schemas.requests import PriorityClass
 
@@ -32,6 +34,8 @@ _NO_WAIT_S = 1.0
 _RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
 _FAILED_HANDLER_DELAY_S = 1.0
+# Standing still for longer than this, what waits in the socket may be older than its ack_wait.
+_STILL_S = ACK_WAIT_S - EXPIRES_S
 _WAITING = json.dumps({"batch": 1, "expires": int(EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}).encode()
 
 
@@ -88,7 +92,10 @@ class PullLoop:
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._moved_at = time.monotonic()
+        self._was_still = False
         self.surplus = 0
+        self.stale = 0
 
     async def start(self) -> None:
         """Begin to pull. The consumers need not exist yet."""
@@ -133,6 +140,9 @@ class PullLoop:
     async def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            self._note_time()
+            if self._was_still:
+                await self._recover()
             if not self._connection.is_connected or self._credit() <= 0:
                 await self._wake.wait()
                 continue
@@ -141,6 +151,22 @@ class PullLoop:
             if self._credit() > 0 and not self._stopping:
                 await self._open_waiting()
             await self._sleep()
+
+    def _note_time(self) -> None:
+        now = time.monotonic()
+        self._was_still = self._was_still or now - self._moved_at > _STILL_S
+        self._moved_at = now
+
+    async def _recover(self) -> None:
+        """This process was stopped: what came meanwhile is somebody else's by now, and so neither taken nor given back.
+
+        All our pulls have ended, so that everything until the answer to a ping is old.
+        """
+        for token in list(self._pulls):
+            self._end(token)
+        with contextlib.suppress(BrokerTimeout):
+            await self._connection.flush()
+        self._was_still = False
 
     async def _sleep(self) -> None:
         """Until something happens, or the next pull may be overdue or the next class may be asked again."""
@@ -194,6 +220,11 @@ class PullLoop:
                 self._end(token)
 
     async def _on_message(self, message: Msg) -> None:
+        self._note_time()
+        if self._was_still:
+            self.stale += bool(message.reply)
+            self._wake.set()
+            return
         if message.reply:
             self._count(message)
             await self._hand_over(message)

@@ -7,6 +7,7 @@ import logging
 from broker.errors import BrokerError
 from broker.registry import Registry
 from broker.topology import Topology
+from schemas.control import ModelCard
 
 _log = logging.getLogger("inferflux.broker.topology")
 
@@ -26,7 +27,7 @@ class TopologyKeeper:
         self._registry = registry
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.applied = 0
+        self._applied: tuple[list[ModelCard], int] | None = None
 
     async def start(self) -> None:
         """Create streams and buckets, start the registry on them, apply the rest. Raises BrokerError."""
@@ -34,7 +35,7 @@ class TopologyKeeper:
         await self._registry.start()
         await self._apply()
         self._connection.on_reconnect(self._reconnected)
-        self._registry.on_change(self._wake.set)
+        self._registry.on_change(self._changed)
         self._task = asyncio.create_task(self._run(), name="topology")
 
     async def close(self) -> None:
@@ -49,9 +50,18 @@ class TopologyKeeper:
     async def _reconnected(self) -> None:
         self._wake.set()
 
+    def _changed(self) -> None:
+        """Workers renew their entries all the time; only other models or slots make another topology."""
+        if self._wanted() != self._applied:
+            self._wake.set()
+
+    def _wanted(self) -> tuple[list[ModelCard], int]:
+        return list(self._registry.models.values()), self._registry.slots()
+
     async def _apply(self) -> None:
-        await self._topology.apply(list(self._registry.models.values()), self._registry.slots())
-        self.applied += 1
+        wanted = self._wanted()
+        await self._topology.apply(*wanted)
+        self._applied = wanted
 
     async def _run(self) -> None:
         wait_s = _PERIOD_S

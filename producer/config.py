@@ -61,7 +61,7 @@ class EdgeConfig:
     port: int = 8080
     max_concurrent: int = 4096
     max_body_bytes: int = 8 * 1024 * 1024
-    body_timeout_s: float = 30.0
+    body_timeout_s: float = 60.0
     request_timeout_s: float = 600.0
     # The journal lives an hour, and a client may resume a quarter of an hour after the end.
     max_timeout_s: float = 2700.0
@@ -76,3 +76,8 @@ class EdgeConfig:
     high_priority_threshold: int = 5
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     run_file: Path | None = None
+
+    @property
+    def longest_timeout_s(self) -> float:
+        """What a client may ask for: never less than it gets without asking."""
+        return max(self.max_timeout_s, self.request_timeout_s)

@@ -8,73 +8,49 @@ from schemas.requests import Endpoint, PriorityClass
 OK = "ok"
 UNKNOWN_MODEL = "unknown"
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_COUNT_EVERY_S = 0.05
 _TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
 class EdgeMetrics:
-    """The request metrics and the fleet's queue, on a registry of its own."""
+    """The request metrics and the fleet's queue, on a registry of its own. An outcome is `ok` or an error code."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         # Creation times would double the number of series and say nothing.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._requests = Counter(
-            "inferflux_requests",
-            "Generation calls by outcome: ok, or the error code.",
-            ["endpoint", "model", "code"],
-            registry=registry,
+        self._requests = self._counter("requests", "Generation calls by outcome.", "endpoint", "model", "code")
+        self._duration = self._histogram(
+            "request_duration", "From acceptance to the end of a call.", _LATENCY_BUCKETS, "endpoint", "model"
         )
-        self._duration = Histogram(
-            "inferflux_request_duration_seconds",
-            "From acceptance to the end of a generation call.",
-            ["endpoint", "model"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
+        self._first_token = self._histogram(
+            "time_to_first_token", "From acceptance to the first token.", _LATENCY_BUCKETS, "model", "priority"
         )
-        self._first_token = Histogram(
-            "inferflux_time_to_first_token_seconds",
-            "From acceptance to the first token at the edge.",
-            ["model", "priority"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
+        self._inter_token = self._histogram(
+            "inter_token", "Mean time between tokens of one stream, over at least 50 ms.", _TOKEN_BUCKETS, "model"
         )
-        self._inter_token = Histogram(
-            "inferflux_inter_token_seconds",
-            "Mean time between tokens of one stream, for each wake-up of its reader.",
-            ["model"],
-            buckets=_TOKEN_BUCKETS,
-            registry=registry,
+        self._queue_wait = self._histogram(
+            "queue_wait", "From acceptance until a worker started it.", _LATENCY_BUCKETS, "model", "priority"
         )
-        self._queue_wait = Histogram(
-            "inferflux_queue_wait_seconds",
-            "From acceptance until a worker started the request.",
-            ["model", "priority"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._stream_tokens = Counter(
-            "inferflux_stream_tokens", "Tokens sent in streams.", ["model"], registry=registry
-        )
-        self._queue_depth = Gauge(
-            "inferflux_queue_depth", "Requests waiting for a worker.", ["model", "priority"], registry=registry
-        )
-        self._queue_age = Gauge(
-            "inferflux_queue_oldest_age_seconds",
-            "Age of the oldest waiting request.",
-            ["model", "priority"],
-            registry=registry,
-        )
-        self._workers_desired = Gauge(
-            "inferflux_workers_desired", "Workers that would leave nothing waiting.", ["model"], registry=registry
-        )
-        self.live_calls = Gauge("inferflux_live_calls", "Generation calls in this edge.", registry=registry)
-        self._auth_failures = Counter("inferflux_auth_failures", "Refused credentials.", ["reason"], registry=registry)
-        self.rate_limited = Counter("inferflux_rate_limited", "Calls refused by a rate limit.", registry=registry)
-        self.guardrail_blocks = Counter(
-            "inferflux_guardrail_blocks", "Prompts and answers a guardrail stopped.", registry=registry
-        )
+        self._stream_tokens = self._counter("stream_tokens", "Tokens sent in streams.", "model")
+        self._queue_depth = self._gauge("queue_depth", "Requests waiting for a worker.", "model", "priority")
+        self._queue_age = self._gauge("queue_oldest_age_seconds", "Longest wait so far.", "model", "priority")
+        self._workers_desired = self._gauge("workers_desired", "Workers that would leave nothing waiting.", "model")
+        self.live_calls = self._gauge("live_calls", "Generation calls in this edge.")
+        self._auth_failures = self._counter("auth_failures", "Refused credentials.", "reason")
+        self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
+        self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):
             self._auth_failures.labels(str(code))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"inferflux_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"inferflux_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"inferflux_{name}_seconds", text, labels, buckets=buckets, registry=self.registry)
 
     def ended(self, endpoint: Endpoint, model: str, code: str, duration_s: float) -> None:
         self._requests.labels(str(endpoint), model, code).inc()
@@ -114,10 +90,10 @@ class StreamMetrics:
         self._num_tokens = 0
         self._last_at = 0.0
 
-    def note(self, num_tokens: int, now: float) -> None:
-        """`num_tokens` of this stream have been sent by `now` (monotonic)."""
+    def note(self, num_tokens: int, now: float, *, is_last: bool = False) -> None:
+        """`num_tokens` of this stream have been sent by `now` (monotonic). Fast streams are counted now and then."""
         new = num_tokens - self._num_tokens
-        if new <= 0:
+        if new <= 0 or (now - self._last_at < _COUNT_EVERY_S and not is_last):
             return
         self._tokens.inc(new)
         if self._num_tokens:

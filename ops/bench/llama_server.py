@@ -39,32 +39,36 @@ class LlamaServer:
         self._binary = binary
 
     def check(self) -> None:
-        if self._plan.model is None:
-            raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
+        self._model()
         self._find()
 
     def describe(self) -> dict[str, str]:
         return {
             "version": _version(self._find()),
-            "settings": " ".join(["llama-server", *self._flags()]),
+            "settings": " ".join(["llama-server", *self._flags(self._model().name)]),
             "note": amx_note(processor()),
         }
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator[Server]:
         port = _free_port()
-        command = [str(self._find()), "--host", HOST, "--port", str(port), *self._flags()]
+        command = [str(self._find()), "--host", HOST, "--port", str(port), *self._flags(str(self._model()))]
         # Its options can also come from the environment, and ours must be all of them.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
         async with server_process(command, folder / "llama-server.log", environment) as process:
             await process.wait_until(partial(answers_ok, f"http://{HOST}:{port}/health"))
             yield Server(Target(HOST, port, "none"), process, {"llama-server": process.pid}, {})
 
-    def _flags(self) -> list[str]:
+    def _model(self) -> Path:
+        if self._plan.model is None:
+            raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
+        return self._plan.model
+
+    def _flags(self, model: str) -> list[str]:
         plan = self._plan
         threads = str(plan.threads)
         return [
-            *("--model", str(plan.model), "--threads", threads, "--threads-batch", threads),
+            *("--model", model, "--threads", threads, "--threads-batch", threads),
             # The context is that of all slots together.
             *("--parallel", str(plan.sequences), "--ctx-size", str(plan.context * plan.sequences)),
             *("--cont-batching", "--no-webui", "--offline", *VARIANTS[self.name]),

@@ -58,15 +58,16 @@ class OurStack:
         library = _LIBRARIES.get(self._backend)
         parts = [f"InferFlux {inferflux_version()}", nats_server_version()]
         parts += [f"{library} {distribution_version(library)}"] if library is not None else []
+        shown = json.dumps({**self._model(), "source": self._source().rpartition(os.sep)[2]})
         return {
             "version": ", ".join(parts),
-            "settings": f"inferflux up, 1 worker, {json.dumps(self._model())}, all else as it comes",
+            "settings": f"inferflux up, 1 worker, {shown}, all else as it comes",
         }
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator[Server]:
         config, data_dir, api_key = folder / "server.yaml", folder / "data", secrets.token_hex(16)
-        config.write_text(json.dumps({"models": {self._model_id(): self._model()}}))  # JSON is YAML
+        config.write_text(json.dumps({"models": {model_id_of(self._source()): self._model()}}))  # JSON is YAML
         flags = {"--config": config, "--data-dir": data_dir, "--host": HOST, "--port": 0, "--nats-port": 0}
         command = python_command("up", *(str(text) for flag in flags.items() for text in flag))
         # No setting of the caller's shell may come between the figures and the settings printed with them.
@@ -76,18 +77,15 @@ class OurStack:
             await process.wait_until(partial(_is_ready, data_dir))
             yield await _server(process, data_dir, api_key)
 
-    def _model_id(self) -> str:
-        return "echo" if self._is_echo else model_id_of(str(self._plan.model))
+    def _source(self) -> str:
+        return "echo" if self._is_echo else str(self._plan.model)
 
     def _model(self) -> dict[str, str | int]:
+        """The fields of `models.<id>`."""
+        common: dict[str, str | int] = {"source": self._source(), "sequences": self._plan.sequences}
         if self._is_echo:
-            return {"source": "echo", "context": ECHO_CONTEXT, "sequences": self._plan.sequences}
-        return {
-            "source": str(self._plan.model),
-            "context": self._plan.context,
-            "sequences": self._plan.sequences,
-            "threads": self._plan.threads,
-        }
+            return {**common, "context": ECHO_CONTEXT}
+        return {**common, "context": self._plan.context, "threads": self._plan.threads}
 
 
 async def _is_ready(data_dir: Path) -> bool:
@@ -113,7 +111,10 @@ async def _server(process: ServerProcess, data_dir: Path, api_key: str) -> Serve
 async def _facts(url: str, api_key: str) -> dict[str, str]:
     """How the model is really served, as the edge tells it."""
     async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
-        response = await client.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {api_key}"})
+        try:
+            response = await client.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {api_key}"})
+        except httpx2.TransportError as error:
+            raise ArmFailed(f"GET /v1/models: {error}") from None
     if response.status_code != 200:
         raise ArmFailed(f"GET /v1/models gave {response.status_code}")
     backend: dict[str, Any] = response.json()["data"][0]["backends"][0]

@@ -36,7 +36,7 @@ class BenchPlan:
 
     @property
     def loads(self) -> tuple[Load, ...]:
-        """Every client answers at least twice and all answer equally often."""
+        """At least `requests` answers and two for each client, so that the last ones end at about the same time."""
         return tuple(
             Load(count, count * max(2, -(-self.requests // count)), self.max_tokens) for count in self.concurrency
         )

@@ -1,8 +1,6 @@
 """Types of setting values. Each reads the text of a variable or flag and the value of a YAML document alike."""
 
 import json
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,35 +37,6 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
         return "" if value is None else kind.show(value)
 
     return Kind(kind.name, kind.allowed, read, show)
-
-
-def integer(minimum: int | None = None, maximum: int | None = None) -> Kind[int]:
-    def read(value: Any) -> int:
-        number = _read_int(value)
-        return _in_range(number, minimum, maximum)
-
-    return Kind("integer", f"a whole number{_range_text(minimum, maximum)}", read)
-
-
-def seconds(minimum: float, maximum: float) -> Kind[float]:
-    def read(value: Any) -> float:
-        number = _read_float(value)
-        return _in_range(number, minimum, maximum)
-
-    return Kind("seconds", f"a number of seconds{_range_text(minimum, maximum)}", read, lambda value: f"{value:g}")
-
-
-def size_bytes(minimum: int, maximum: int) -> Kind[int]:
-    """A number of bytes, or one with the suffix KiB, MiB or GiB."""
-    units = {"kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-    def read(value: Any) -> int:
-        factor = 1
-        if isinstance(value, str) and value.strip()[-3:].lower() in units:
-            value, factor = value.strip()[:-3], units[value.strip()[-3:].lower()]
-        return _in_range(_read_int(value) * factor, minimum, maximum)
-
-    return Kind("size", f"a number of bytes{_range_text(minimum, maximum)}, or with KiB, MiB, GiB", read)
 
 
 def boolean() -> Kind[bool]:
@@ -147,13 +116,6 @@ def nats_url() -> Kind[str]:
     return Kind("URL", "a URL such as nats://host:4222", read)
 
 
-def available_threads() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _read_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadValue
@@ -161,51 +123,3 @@ def _read_text(value: Any) -> str:
     if not result.strip() or "\0" in result:
         raise BadValue
     return result
-
-
-def _read_int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise BadValue
-    try:
-        return int(value.strip(), 10)
-    except ValueError:
-        raise BadValue from None
-
-
-def _read_float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise BadValue
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise BadValue from None
-    if not math.isfinite(number):
-        raise BadValue
-    return number
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _in_range(number: Number, minimum: float | None, maximum: float | None) -> Number:
-    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
-        raise BadValue
-    return number
-
-
-def _range_text(minimum: float | None, maximum: float | None) -> str:
-    match minimum, maximum:
-        case None, None:
-            return ""
-        case _, None:
-            return f" from {minimum:g}"
-        case None, _:
-            return f" up to {maximum:g}"
-        case _:
-            return f" from {_plain(minimum)} to {_plain(maximum)}"
-
-
-def _plain(number: float | None) -> str:
-    return f"{number:d}" if isinstance(number, int) else f"{number:g}"

@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings import api_keys, model_list
-from ops.settings.kinds import (
-    boolean,
-    choice,
-    integer,
-    listing,
-    nats_url,
-    optional,
-    path,
-    seconds,
-    size_bytes,
-    text,
-)
+from ops.settings.kinds import boolean, choice, listing, nats_url, optional, path, text
+from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
 
 BACKENDS = ("llama_cpp", "torch", "mlx", "echo")

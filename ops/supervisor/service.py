@@ -16,7 +16,7 @@ from ops.supervisor.output import Output
 
 log = logging.getLogger("inferflux.up")
 
-POLL_READY_S = 0.03
+POLL_READY_S = 0.01
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 10.0
 STEADY_AFTER_S = 30.0
@@ -139,10 +139,19 @@ class Service:
 
     async def _watch_readiness(self, child: Child, launch: Launch) -> None:
         while child.is_running:
-            if launch.ready_file.exists():
-                self.facts = json.loads(launch.ready_file.read_text())
+            self.facts = _read_facts(launch.ready_file)
+            if self.facts is not None:
                 self._on_ready(self)
                 if not self._first_ready.done():
                     self._first_ready.set_result(None)
                 return
             await asyncio.sleep(POLL_READY_S)
+
+
+def _read_facts(path: Path) -> Facts | None:
+    """What the child wrote; None while there is nothing, or not all of it."""
+    try:
+        facts: Facts = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts

@@ -1,11 +1,10 @@
 """`inferflux up`, from lock to drain."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from ops.supervisor.readiness import wait_until_ready
 from ops.supervisor.ready import ready_block
 from ops.supervisor.run_file import Running, RunningProcess, RunningWorker, remove_run_file, write_run_file
 from ops.supervisor.service import Launch, Service
+from ops.supervisor.waits import all_of, first_of
 
 log = logging.getLogger("inferflux.up")
 
@@ -73,10 +73,10 @@ class Up:
         lock.acquire()
         try:
             self._catch_signals()
-            if await _first(self._start(), self._stop_asked):
+            if await first_of(self._start(), self._stop_asked):
                 await self._stop_asked.wait()
             log.info("draining: edge, workers, broker; a second signal forces")
-            return 0 if await _first(self._drain(), self._force_asked) else EXIT_FORCED
+            return 0 if await first_of(self._drain(), self._force_asked) else EXIT_FORCED
         except BrokerError as error:
             raise CannotStart(str(error)) from None
         finally:
@@ -99,7 +99,7 @@ class Up:
             is_ours_alone=self._broker is not None,
         )
         self._make_services(LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags))
-        await _all_of([service.first_ready() for service in self._start_services()])
+        await all_of([service.first_ready() for service in self._start_services()])
         if self._edge is not None and self._workers:
             await wait_until_ready(self._edge_url() or "")
         self._say_ready()
@@ -170,7 +170,7 @@ class Up:
     async def _drain(self) -> None:
         if self._edge is not None:
             await self._edge.stop(EDGE_DRAIN_S)
-        await _all_of([worker.stop(WORKER_DRAIN_S) for worker in self._workers])
+        await all_of([worker.stop(WORKER_DRAIN_S) for worker in self._workers])
         if self._fleet is not None:
             await self._fleet.close()
             self._fleet = None
@@ -178,7 +178,7 @@ class Up:
             await self._broker.stop()
 
     async def _kill_what_is_left(self) -> None:
-        await _all_of([service.kill() for service in self._services()])
+        await all_of([service.kill() for service in self._services()])
         if self._fleet is not None:
             await self._fleet.close()
         if self._broker is not None:
@@ -199,25 +199,3 @@ def _running_worker(service: Service) -> RunningWorker:
     assert service.facts is not None and service.pid is not None
     facts = service.facts
     return RunningWorker(service.pid, facts["id"], facts["models"][0]["backend"], facts["metrics"])
-
-
-async def _first(work: Awaitable[None], instead: asyncio.Event) -> bool:
-    """Whether `work` ended before the event; it is cancelled when not. Raises what it raises."""
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(instead.wait())
-    try:
-        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return True
-        return False
-    finally:
-        for task in (working, waiting):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-
-
-async def _all_of(waits: Sequence[Awaitable[None]]) -> None:
-    """Wait for all; the first failure is raised at once."""
-    if waits:
-        await asyncio.gather(*waits)

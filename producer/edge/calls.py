@@ -45,7 +45,8 @@ class OnDisconnect(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """One sequence. `seq` is its place in the request stream, None until it is queued or when another edge owns it.
+    """One sequence. `seq` is its place in the request stream; None before it is queued, once withdrawn, and when
+    another edge owns it.
 
     `edge` owns its journal. `is_accepted` and `is_sent` are set before the journal record and the request are
     published, since an unknown outcome counts as done.

@@ -45,7 +45,8 @@ class Entry:
                 await self._app(scope, receive, send_stamped)
         except ClientLeft:
             # Nobody reads this; the server wants an answer all the same.
-            await Response(status_code=400)(scope, receive, send_stamped)
+            left = ServingError(ErrorCode.CANCELLED, "The client closed the connection.")
+            await error_response(left)(scope, receive, send_stamped)
         except Exception as error:
             _log.error("unhandled failure", request_id=context.request_id, exc_info=error)
             if has_begun:

@@ -1,51 +1,35 @@
 """Answering a generation call: read, admit, submit; hold the status; then the whole answer or a stream."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from producer.edge.admission import Admission, admit
 from producer.edge.body import ClientLeft, read_json
+from producer.edge.call_stream import CallStream
 from producer.edge.calls import Call, Superseded
-from producer.edge.changes import Changes
 from producer.edge.context import context_of, identity_of
 from producer.edge.departure import Departure
 from producer.edge.directives import Directives, read_directives
-from producer.edge.narrator import Narrator
+from producer.edge.hold import Hold, hold_status
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
 from producer.edge.services import Services
 from producer.edge.shapes import render_body
-from producer.edge.sse import EventStream, error_event
-from producer.edge.stream import StreamWriter, collect_answers
+from producer.edge.stream import collect_answers
 from producer.edge.submitter import Order, body_hash
 from producer.edge.translate import Limits
 from producer.metrics import UNKNOWN_MODEL
 from schemas.errors import ServingError
-from schemas.events import Cancelled
 from schemas.requests import Endpoint
 
+_log = structlog.stdlib.get_logger("inferflux.edge")
+
 ToPlan = Callable[[dict[str, Any], Limits], Plan]
-# How long to trust that the next record wakes us, while waiting to answer.
-_LOOK_S = 1.0
-_NO_TOKEN = 2**62
-
-
-class Hold(Enum):
-    """What ended the wait for the status."""
-
-    READY = auto()
-    LEFT = auto()
-    EXPIRED = auto()
-    DRAINED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +57,14 @@ async def generate(request: Request, services: Services, endpoint: Endpoint, to_
             raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)
+        _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
         raise
     return await _answer(services, call, asked, departure)
 
 
 async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Asked:
     config = services.config
-    directives = read_directives(request.headers, config.max_timeout_s)
+    directives = read_directives(request.headers, services.limits.max_timeout_s)
     values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s)
     checked = check_parameters(endpoint, values, config.unknown_parameters)
     plan = to_plan(checked.values, services.limits)
@@ -113,6 +98,7 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
         on_disconnect=asked.directives.on_disconnect,
         body_hash=asked.body_hash,
         idempotency_key=asked.directives.idempotency_key,
+        traceparent=asked.directives.traceparent,
     )
     return await services.submitter.submit(admission, order)
 
@@ -130,11 +116,11 @@ async def _answer(services: Services, call: Call, asked: Asked, departure: Depar
     handed_over = False
     try:
         if not asked.plan.stream:
-            hold = await _hold(services, call, departure, lambda: call.is_settled, None)
+            hold = await hold_status(services, call, departure, lambda: call.is_settled, None)
             left = hold is Hold.LEFT
             return _whole(services, call, hold, headers)
         if not asked.directives.queue_updates:
-            hold = await _hold(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
+            hold = await hold_status(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
             left = hold is Hold.LEFT
             _raise_instead(services, call, hold)
             if call.first_failure is not None and not call.has_tokens:
@@ -146,44 +132,6 @@ async def _answer(services: Services, call: Call, asked: Asked, departure: Depar
         await departure.stop()
         if not handed_over:
             services.lifecycle.detach(call, left=left)
-
-
-async def _hold(
-    services: Services, call: Call, departure: Departure, is_ready: Callable[[], bool], timeout_s: float | None
-) -> Hold:
-    """Wait until `is_ready`, the client leaves, time runs out or the edge closes, whichever is first."""
-    if departure.watcher.done():
-        return Hold.LEFT
-    if is_ready():
-        services.lifecycle.note_first_token(call)
-        return Hold.READY
-    waiter = asyncio.create_task(_wait_for(services, call, is_ready))
-    try:
-        await asyncio.wait(
-            {waiter, departure.watcher, services.drain.expired},
-            timeout=timeout_s,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-    finally:
-        waiter.cancel()
-    if waiter.done() and not waiter.cancelled():
-        waiter.result()
-    if departure.watcher.done():
-        return Hold.LEFT
-    if is_ready():
-        return Hold.READY
-    return Hold.DRAINED if services.drain.is_expired else Hold.EXPIRED
-
-
-async def _wait_for(services: Services, call: Call, is_ready: Callable[[], bool]) -> None:
-    changes = Changes(call)
-    try:
-        while not is_ready():
-            # After the first token only the end matters, so tokens need not wake us.
-            await changes.wait(0 if call.first_token_at is None else _NO_TOKEN, _LOOK_S)
-            services.lifecycle.note_first_token(call)
-    finally:
-        changes.close()
 
 
 def _whole(services: Services, call: Call, hold: Hold, headers: dict[str, str]) -> Response:
@@ -220,62 +168,3 @@ def _raise_failure(services: Services, call: Call) -> None:
 def _header_list(names: tuple[str, ...]) -> str:
     text = ", ".join(names).encode("ascii", "replace").decode()
     return "".join(character if character.isprintable() else "?" for character in text)[:1000]
-
-
-class CallStream(EventStream):
-    """The stream of one reader of a call. Whatever ends it, the reader is detached."""
-
-    def __init__(self, services: Services, call: Call, headers: dict[str, str]) -> None:
-        self._services = services
-        self._call = call
-        self._source = stream_events(services, call)
-        super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # Not in the generator: an await there is cancelled together with it.
-            self._services.lifecycle.detach(self._call, left=self.left)
-            async with aclosing(self._source):
-                pass
-
-
-async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes, None]:
-    """The events of a call from its beginning, comments between them, to `[DONE]` or an error event."""
-    writer = StreamWriter(call, services.filters)
-    narrator = Narrator(call, services.position_of, services.rates, services.config.comment_interval_s)
-    stream_metrics = services.metrics.for_stream(call.model)
-    changes = Changes(call)
-    drain = services.drain
-    try:
-        if not call.has_output:
-            yield await narrator.comment(at_once=True)
-        while True:
-            events = writer.take()
-            if events:
-                services.lifecycle.note_first_token(call)
-                stream_metrics.note(writer.num_tokens, time.monotonic())
-                if writer.is_over:
-                    break
-                yield events
-                narrator.note_sent()
-                continue
-            if call.failure is not None:
-                raise call.failure
-            if drain.is_expired:
-                raise drain.error()
-            await changes.wait(writer.length, narrator.wait_s())
-            if comment := await narrator.comment():
-                yield comment
-        for part in writer.ended_early():
-            services.lifecycle.end_part(part, Cancelled("filtered"))
-        yield events + writer.end()
-        call.delivered = True
-    except ServingError as error:
-        if not call.is_over and not drain.is_expired:
-            services.lifecycle.cancel(call, "stream_failed")
-        yield error_event(error)
-        call.delivered = call.is_over
-    finally:
-        changes.close()

@@ -39,19 +39,21 @@ class WorkerProbe:
 
 
 class Guardian:
-    """One task for all calls; a round costs about a microsecond for each."""
+    """One task for all calls; a round costs about a microsecond for each. `is_live`: journals are being followed."""
 
     def __init__(
         self,
         calls: LiveCalls,
         lifecycle: Lifecycle,
         probe: WorkerProbe,
+        is_live: Callable[[], bool],
         hand_back: Callable[[str], Awaitable[None]],
         background: Background,
     ) -> None:
         self._calls = calls
         self._lifecycle = lifecycle
         self._probe = probe
+        self._is_live = is_live
         self._hand_back = hand_back
         self._background = background
 
@@ -73,6 +75,8 @@ class Guardian:
             if now >= call.deadline_at + _GIVE_UP_S:
                 self._lifecycle.fail_locally(call, _deadline_error())
             return
+        if not self._is_live():
+            return  # the silence may be ours
         for part in call.open_parts():
             self._look_at_worker(part, now)
 
@@ -92,7 +96,7 @@ class Guardian:
             part.handed_back_run = started.run
             _log.warning("worker is gone, handing back", request_id=part.request_id, worker=started.worker)
             await self._hand_back(started.ack_subject)
-        except BrokerError as error:
+        except (BrokerError, ValueError) as error:
             _log.warning("silent worker not handled", request_id=part.request_id, error=str(error))
 
 

@@ -86,17 +86,20 @@ class Lifecycle:
             await self._hub.end(part.edge, part.request_id, event)
         except BrokerError as error:
             _log.warning("end not recorded", request_id=part.request_id, error=str(error))
-        if part.seq is not None and part.view.fold.started is None:
-            await self._withdraw(part.request_id, part.seq)
+        if part.view.fold.started is None:
+            await self._withdraw(part)
 
     async def drop(self, part: Part) -> None:
         await self._retention.drop(part.request_id)
 
-    async def _withdraw(self, request_id: str, seq: int) -> None:
+    async def _withdraw(self, part: Part) -> None:
+        seq, part.seq = part.seq, None
+        if seq is None:
+            return
         try:
             await self._queue.withdraw(seq)
         except BrokerError as error:
-            _log.warning("request not withdrawn", request_id=request_id, error=str(error))
+            _log.warning("request not withdrawn", request_id=part.request_id, error=str(error))
 
     def note_starts(self, call: Call) -> None:
         for part in call.parts:
@@ -123,6 +126,7 @@ class Lifecycle:
         call.retired = True
         self._calls.remove(call)
         if not call.is_followed:
+            self.note_starts(call)
             self.note_first_token(call)
             self._count(call)
             for part in call.parts:
@@ -131,6 +135,9 @@ class Lifecycle:
 
     def _put_away(self, call: Call, part: Part) -> None:
         self._background.spawn(self._queue.release_body(part.request_id), f"release {part.request_id}")
+        if part.started is None and part.seq is not None:
+            # Ended from elsewhere before a worker had it.
+            self._background.spawn(self._withdraw(part), f"withdraw {part.request_id}")
         if call.delivered and call.idempotency_key is None and isinstance(part.view.fold.terminal, Finished | Failed):
             self._background.spawn(self._retention.drop(part.request_id), f"purge {part.request_id}")
         else:

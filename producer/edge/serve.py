@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from broker.connection import BrokerConfig
+from broker.errors import BrokerUnavailable
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.app import create_app
@@ -32,6 +33,7 @@ _log = structlog.stdlib.get_logger("inferflux.edge.serve")
 _KEEP_ALIVE_S = 65
 # After the drain's deadline: time for last events to be written.
 _FAREWELL_S = 3
+_TICK_S = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -56,7 +58,7 @@ async def run_edge(
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
     `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken before
-    anything else is done, and BrokerUnavailable or BrokerUnsuitable.
+    anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
     sockets = listen(config.host, config.port)
@@ -74,16 +76,34 @@ async def run_edge(
                 _log.info("edge listens", url=address.url, edge=config.edge_id)
                 if on_ready is not None:
                     on_ready(address)
-                await _until_stopped(stopping, serving)
-                await _drain(services, server, serving)
+                try:
+                    await _until_stopped(stopping, serving, services)
+                finally:
+                    await _drain(services, server, serving)
 
 
 class _Server(uvicorn.Server):
-    """Signals are ours."""
+    """Signals are ours, and stopping is an event, not polled for."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Accept nothing more and end once the connections are done."""
+        self.should_exit = True
+        self._stop.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        # A tick a second renews the Date header.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
 
 
 def _make_server(app: ASGIApp, drain_timeout_s: float, *, lifespan: bool = True) -> _Server:
@@ -111,10 +131,14 @@ async def _started(server: _Server, serving: asyncio.Task[None]) -> None:
             raise RuntimeError("the HTTP server ended while starting")
 
 
-async def _until_stopped(stopping: asyncio.Event, serving: asyncio.Task[None]) -> None:
+async def _until_stopped(stopping: asyncio.Event, serving: asyncio.Task[None], services: Services) -> None:
     waiting = asyncio.create_task(stopping.wait())
     try:
-        await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        while not (waiting.done() or serving.done()):
+            await asyncio.wait({waiting, serving}, timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            if services.connection.is_closed:
+                services.drain.expire()
+                raise BrokerUnavailable("the message broker has closed the connection for good")
     finally:
         waiting.cancel()
 
@@ -122,7 +146,7 @@ async def _until_stopped(stopping: asyncio.Event, serving: asyncio.Task[None]) -
 async def _drain(services: Services, server: _Server, serving: asyncio.Task[None]) -> None:
     _log.info("draining", calls=len(services.calls))
     services.drain.begin()
-    server.should_exit = True
+    server.stop()
     timer = asyncio.get_running_loop().call_later(services.config.drain_timeout_s, services.drain.expire)
     try:
         await serving
@@ -164,7 +188,7 @@ async def _scrape_port(services: Services) -> AsyncIterator[str]:
         await _started(server, serving)
         yield f"{_url(config.host, sockets)}/metrics"
     finally:
-        server.should_exit = True
+        server.stop()
         await asyncio.wait({serving})
         _close_all(sockets)
 

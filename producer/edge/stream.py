@@ -14,7 +14,7 @@ from producer.edge.shapes import DONE, Answer, ChunkTemplates, add_usage
 from schemas.events import Cancelled, Failed, Finished, FinishReason, Usage
 
 # Up to so many tokens that wait are sent one by one; a reader that is further behind gets them in one piece.
-_MOST_CHUNKS = 8
+_MOST_CHUNKS = 16
 
 
 class Chunk(NamedTuple):

@@ -36,6 +36,7 @@ class Order:
     on_disconnect: OnDisconnect
     body_hash: str
     idempotency_key: str | None
+    traceparent: str | None
 
 
 class Submitter:
@@ -74,6 +75,7 @@ class Submitter:
             created=created,
             deadline_ms=int((time.time() + order.timeout_s) * 1000),
             identity=admission.identity,
+            traceparent=order.traceparent,
         )
         call = self._open(admission, order, requests, created)
         self._calls.add(call)

@@ -72,7 +72,15 @@ def completion_plan(values: Mapping[str, Any], limits: Limits) -> Plan:
 
 
 def requests_of(
-    plan: Plan, *, request_id: str, edge: str, model: str, created: int, deadline_ms: int, identity: Identity
+    plan: Plan,
+    *,
+    request_id: str,
+    edge: str,
+    model: str,
+    created: int,
+    deadline_ms: int,
+    identity: Identity,
+    traceparent: str | None = None,
 ) -> list[GenerateRequest]:
     """One request for each prompt of the plan, in order."""
     return [
@@ -88,6 +96,7 @@ def requests_of(
             sampling=sampling,
             priority=plan.priority,
             labels=plan.labels,
+            traceparent=traceparent,
         )
         for index, (prompt, sampling) in enumerate(zip(plan.prompts, plan.sampling, strict=True))
     ]

@@ -1,10 +1,13 @@
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
+from broker.connection import BrokerConfig, Connection
 from broker.lease import Lease
 from broker.pull import EXPIRES_S, PullLoop
 from broker.roles import Role
@@ -153,6 +156,37 @@ async def test_a_server_that_stands_still_is_noticed(broker: Broker) -> None:
     os.kill(broker.server.pid, signal.SIGCONT)
     await _submit(broker, "r1")
     await taker.until(lambda: taker.ids == ["r1"])
+    await taker.loop.stop()
+
+
+async def test_what_waited_while_this_process_stood_still_is_left_to_others(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease has run out; to claim it would take it from the worker that runs it by now."""
+    monkeypatch.setattr("broker.pull._STILL_S", 0.4)
+    taker = _Taker(broker, slots=2)
+    await taker.loop.start()
+    await _submit(broker, "warm")
+    await taker.until(lambda: taker.ids == ["warm"])
+    await asyncio.sleep(0.05)  # waiting pulls are open again
+
+    def submit_elsewhere() -> None:
+        async def run() -> None:
+            config = BrokerConfig(broker.server.url, Role.EDGE, "other", broker.server.credentials)
+            edge = await Connection.open(config)
+            await WorkQueue(edge).submit(make_request("caught"))
+            await edge.close()
+
+        asyncio.run(run())
+        time.sleep(0.5)
+
+    thread = threading.Thread(target=submit_elsewhere)
+    thread.start()
+    thread.join()  # and with it our loop stands still
+    await _submit(broker, "fresh")
+    await taker.until(lambda: len(taker.leases) == 2)
+    assert taker.ids == ["warm", "fresh"]
+    assert taker.loop.stale == 1
     await taker.loop.stop()
 
 

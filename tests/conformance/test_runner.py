@@ -12,9 +12,9 @@ from workers.runners.base import ForkKind, ForwardStatus, Handle
 # Each has more than 60 tokens in any vocabulary.
 TEXTS = [
     "The capital of France is Paris, and that of Italy is Rome; çé€𝄞. Other capitals, from 1 to 7: Berlin, Madrid,"
-    " Lisbon, Vienna, Warsaw, Prague and Athens. Some of these cities lost that rank for 10, 50 or even 100 years before"
+    " Lisbon, Vienna, Warsaw, Prague and Athens. Some of these cities lost that rank for 10, 50 or 100 years before"
     " they became it again; so the answer depends on when you ask.",
-    "Once upon a time there was a small engine that served many. It took a word from each of them in turn, and gave each"
+    "Once upon a time there was a small engine that served many. It took a word from each of them, and gave each"
     " a word in return, and none of them ever heard what the others had said. When one left, the others closed ranks;"
     " when one came, they made room. Nobody knew how long it had run like this.",
     "Zählen: eins, zwei, drei, vier, fünf, sechs, sieben, acht. Dann weiter: neun, zehn, elf, zwölf, dreizehn,"

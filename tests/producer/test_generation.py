@@ -56,8 +56,11 @@ async def test_what_was_asked_arrives_at_the_worker(edge: Edge, worker: Scripted
     await edge.post(
         chat("hi", seed=5, temperature=0.5, stop=["x"], logit_bias={"7": -1}, top_k=-1, user="me", max_tokens=9)
     )
-    await edge.post({"prompt": [1, 2, 3], "priority": -3}, "/completions")
-    first, second = (run.request for run in worker.runs)
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    await edge.post({"prompt": [1, 2, 3], "priority": -3}, "/completions", traceparent=trace)
+    await edge.post({"prompt": "x"}, "/completions", traceparent="nonsense")
+    first, second, third = (run.request for run in worker.runs)
+    assert (second.traceparent, third.traceparent) == (trace, None)
     assert (first.sampling.seed, first.sampling.temperature, first.sampling.stop) == (5, 0.5, ("x",))
     assert (first.sampling.logit_bias, first.sampling.top_k, first.sampling.max_tokens) == (((7, -1.0),), 0, 9)
     assert first.identity.owner == "alice"

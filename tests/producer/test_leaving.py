@@ -46,7 +46,11 @@ class RawClient:
 
     @classmethod
     async def call(cls, edge: Edge, body: dict[str, Any], **headers: str) -> "RawClient":
-        reader, writer = await asyncio.open_connection("127.0.0.1", edge.address.port)
+        return await cls.connect(edge.address.port, body, **headers)
+
+    @classmethod
+    async def connect(cls, port: int, body: dict[str, Any], **headers: str) -> "RawClient":
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         payload = json.dumps(body).encode()
         lines = [
             "POST /v1/chat/completions HTTP/1.1",
@@ -210,3 +214,16 @@ async def test_a_request_can_be_cancelled_through_another_edge(
         assert (await other.client.delete(f"/v1/requests/{request_id}")).json()["cancelled"] is True
         assert (await call).json()["error"]["code"] == "cancelled"
     await until_settled(broker)
+
+
+async def test_a_queued_request_cancelled_through_another_edge_leaves_the_queue(broker: Broker) -> None:
+    await put_model(broker, no_worker="queue")
+    config = replace(CONFIG, edge_id="e2")
+    async with running_edge(broker) as edge, running_edge(broker, config) as other:
+        async with await RawClient.call(edge, chat(stream=True), X_InferFlux_Queue_Updates="on") as client:
+            head = await client.read_until(b"\r\n\r\n")
+            request_id = head.lower().partition(b"\r\nx-request-id: ")[2].partition(b"\r\n")[0].decode()
+            await until_queued(broker)
+            assert (await other.client.delete(f"/v1/requests/{request_id}")).json()["cancelled"] is True
+            assert b'"code":"cancelled"' in await client.read_until(b"}}\n\n")
+        await until_settled(broker)

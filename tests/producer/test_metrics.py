@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,24 +47,25 @@ def worker_text(tokens: int) -> str:
 
 
 @asynccontextmanager
-async def http_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+async def http_server(text: str | None) -> AsyncIterator[str]:
+    """Answers every call with `text`; None never answers. Each connection lasts until its client closes it."""
+    open_calls: set[asyncio.Event] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await answer(writer)
+        done = asyncio.Event()
+        open_calls.add(done)
+        if text is not None:
+            body = text.encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.read()
         writer.close()
+        done.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"
-
-
-def answering(text: str) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        body = text.encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        await writer.drain()
-
-    return answer
+        for done in open_calls:
+            await done.wait()
 
 
 def test_workers_families_are_merged_under_their_label() -> None:
@@ -97,10 +98,7 @@ def test_the_list_of_workers_is_read_from_the_run_file(tmp_path: Path) -> None:
 
 
 async def test_workers_that_do_not_answer_are_left_out_in_time(tmp_path: Path) -> None:
-    async def never(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(5)
-
-    async with http_server(answering("a 1\n")) as good, http_server(never) as slow:
+    async with http_server("a 1\n") as good, http_server(None) as slow:
         workers = [
             {"id": "good", "metrics": good},
             {"id": "slow", "metrics": slow},
@@ -117,7 +115,7 @@ async def test_a_scrape_shows_requests_queue_and_workers(
 ) -> None:
     run_file = tmp_path / "run.json"
     async with (
-        http_server(answering(worker_text(9))) as url,
+        http_server(worker_text(9)) as url,
         running_edge(broker, replace(CONFIG, run_file=run_file)) as edge,
     ):
         await until_served(edge)
@@ -197,6 +195,7 @@ def test_a_streams_gaps_are_means_over_what_came_at_once() -> None:
     stream = EdgeMetrics(registry).for_stream("m")
     stream.note(1, 10.0)
     stream.note(1, 10.5)
+    stream.note(2, 10.04)
     stream.note(3, 11.0)
     samples = samples_of(generate_latest(registry).decode())
     assert samples["inferflux_stream_tokens_total", (("model", "m"),)] == 3

@@ -176,3 +176,17 @@ async def test_what_outlasts_a_drain_is_told_and_not_cancelled(broker: Broker, w
     await until_settled(broker)
     events = await events_until(broker, Finished)
     assert not any(isinstance(event, Cancelled) for event in events)
+
+
+@pytest.mark.slow
+async def test_a_deadline_holds_while_the_broker_is_away(edge: Edge, worker: ScriptedWorker, broker: Broker) -> None:
+    async def waits(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    worker.script = waits
+    call = asyncio.create_task(edge.post(chat(timeout=0.5)))
+    await worker.started.wait()
+    await broker.server.kill()
+    answer = await call
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    await broker.server.start()

@@ -1,6 +1,7 @@
 """One delivery at a time, for tests that look at what follows it."""
 
 import asyncio
+import contextlib
 import json
 
 from nats.aio.msg import Msg
@@ -20,8 +21,10 @@ async def take_lease(worker: Connection, model: str = "echo") -> Lease:
         for priority in PriorityClass:
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_REQUESTS}.{consumer_name(model, priority)}"
             await worker.publish(subject, json.dumps({"batch": 1, "no_wait": True}).encode(), reply=inbox)
-            answer = await answers.get()
-            if answer.reply:
-                await subscription.unsubscribe()
-                return Lease(worker, answer.subject, answer.reply, answer.data, answer.headers)
+            with contextlib.suppress(TimeoutError):  # lost with a connection
+                async with asyncio.timeout(1):
+                    answer = await answers.get()
+                if answer.reply:
+                    await subscription.unsubscribe()
+                    return Lease(worker, answer.subject, answer.reply, answer.data, answer.headers)
         await asyncio.sleep(0.01)

@@ -90,13 +90,13 @@ async def start_nats(directory: Path) -> NatsServer:
 @functools.cache
 def docker_runs() -> bool:
     """Whether a Docker engine answers and has, or can fetch, the images."""
+    if not _engine_listens():  # the client library leaks a socket when it finds out itself
+        return False
     try:
         import docker
         from docker.errors import DockerException, ImageNotFound
         from testcontainers.core.config import testcontainers_config
     except ImportError:
-        return False
-    if not _engine_listens():  # the client library leaks a socket when it finds out itself
         return False
     try:
         client = docker.from_env(timeout=5)

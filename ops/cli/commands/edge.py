@@ -42,8 +42,8 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     settings = load(os.environ, given_flags(params))
     own_id = process_id("edge", edge_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
-    config = edge_config(settings, own_id)
     broker = broker_config(settings, Role.EDGE, f"inferflux-{own_id}")
+    config = edge_config(settings, own_id)
 
     def on_ready(address: "EdgeAddress") -> None:
         facts = {"id": own_id, "pid": os.getpid(), "url": address.url, "metrics": address.metrics_url}

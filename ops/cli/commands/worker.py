@@ -85,7 +85,7 @@ def _worker_model(planned: "PlannedModel") -> "WorkerModel":
 
 def _facts(worker_id: str, ready: "WorkerReady", plan: "tuple[PlannedModel, ...]") -> dict[str, Any]:
     """What the ready block and run.json show of this worker."""
-    from ops.settings.kinds import available_threads
+    from ops.serving.threads import available_threads
 
     threads = {
         planned.settings.id: None if planned.backend == "echo" else planned.settings.threads or available_threads()

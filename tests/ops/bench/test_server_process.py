@@ -1,5 +1,6 @@
 """A server under test ends with its block, whatever happens."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from ops.bench.server_process import ServerProcess, answers_ok, server_process
 
 WAITS = "import time; print('up', flush=True); time.sleep(600)"
 IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
+
+SLOW_TO_END = f"import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), exit())); {WAITS}"
 
 
 def python(code: str) -> list[str]:
@@ -65,6 +68,24 @@ async def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         await process.stop(limit_s=0)
         assert not is_alive(process.pid)
     assert "SIGKILL" in process.failure()
+
+
+async def test_a_cancel_while_it_stops_does_not_leave_it_running(tmp_path: Path) -> None:
+    pids: list[int] = []
+    stopping = asyncio.Event()
+
+    async def use() -> None:
+        async with server_process(python(SLOW_TO_END), tmp_path / "log", os.environ) as process:
+            await until_up(process, tmp_path / "log")
+            pids.append(process.pid)
+            stopping.set()
+
+    task = asyncio.create_task(use())
+    await stopping.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not is_alive(pids[0])
 
 
 async def test_an_early_end_is_told_with_its_last_words(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ def check_batch(batch: Batch, table: HandleTable, limits: BatchLimits) -> Runs:
     _check_shapes(batch, num_rows, limits)
     starts = _run_starts(batch.handle_ids)
     handle_ids = batch.handle_ids[starts]
-    counts = np.diff(starts, append=np.int32(num_rows)).astype(np.int32)
+    counts = np.append(starts[1:], np.int32(num_rows)) - starts
     if handle_ids.min() < 0 or handle_ids.max() >= table.capacity or (table.sequences[handle_ids] < 0).any():
         raise ValueError("a handle of the batch is not in use")
-    if len(np.unique(handle_ids)) != len(handle_ids):
+    if len(set(handle_ids.tolist())) != len(handle_ids):
         raise ValueError("the rows of a handle are not contiguous")
     expected = np.arange(num_rows, dtype=np.int32) + np.repeat(table.lengths[handle_ids] - starts, counts)
     if not np.array_equal(batch.positions, expected):
@@ -48,10 +48,10 @@ def _check_shapes(batch: Batch, num_rows: int, limits: BatchLimits) -> None:
     rows = batch.logit_rows
     if len(rows) > limits.max_logit_rows:
         raise ValueError(f"at most {limits.max_logit_rows} rows of logits, not {len(rows)}")
-    if len(rows) and (rows[0] < 0 or rows[-1] >= num_rows or (np.diff(rows) <= 0).any()):
+    if len(rows) and (rows[0] < 0 or rows[-1] >= num_rows or (rows[1:] <= rows[:-1]).any()):
         raise ValueError("logit_rows are not ascending row numbers")
 
 
 def _run_starts(handle_ids: IntArray) -> IntArray:
     changes = np.flatnonzero(handle_ids[1:] != handle_ids[:-1]) + 1
-    return np.concatenate(([0], changes)).astype(np.int32)
+    return np.append(0, changes).astype(np.int32)

@@ -1,29 +1,13 @@
 """A GGUF model's weights and metadata."""
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
 from workers.runners.base import RunnerError
 from workers.runners.llama_cpp.kv_types import KV_TYPES
 from workers.runners.llama_cpp.library import Library
-
-_MAGIC = b"GGUF"
-
-
-def check_model_file(source: str) -> Path:
-    """The file to load. Raises RunnerError for what the library would refuse less clearly."""
-    path = Path(source).expanduser()
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except IsADirectoryError as error:
-        raise RunnerError(f"{path} is a folder; the llama_cpp backend loads a GGUF file") from error
-    except OSError as error:
-        raise RunnerError(f"cannot read {path}: {error.strerror or error}") from error
-    if magic != _MAGIC:
-        raise RunnerError(f"{path} is not a GGUF file")
-    return path
 
 
 class LlamaModel:
@@ -41,7 +25,7 @@ class LlamaModel:
         if num_gpu_layers is not None:
             params.n_gpu_layers = num_gpu_layers
         with library.log.collect() as errors:
-            self.pointer: Any = self._api.llama_model_load_from_file(str(path).encode(), params)
+            self.pointer: Any = self._api.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             raise RunnerError(f"{path.name} does not load: {errors[0] if errors else 'llama.cpp gave no reason'}")
         self.vocab: Any = self._api.llama_model_get_vocab(self.pointer)

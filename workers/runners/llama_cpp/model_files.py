@@ -3,8 +3,28 @@
 import re
 from pathlib import Path
 
+from workers.runners.base import RunnerError
+
+_MAGIC = b"GGUF"
+
 # The naming that the library itself follows for models in several parts.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+def check_model_file(source: str) -> Path:
+    """The file to load. Raises RunnerError for what the library would refuse less clearly."""
+    path = Path(source).expanduser()
+    for file in model_files(path):
+        try:
+            with file.open("rb") as stream:
+                magic = stream.read(len(_MAGIC))
+        except IsADirectoryError as error:
+            raise RunnerError(f"{file} is a folder; the llama_cpp backend loads a GGUF file") from error
+        except OSError as error:
+            raise RunnerError(f"cannot read {file}: {error.strerror or error}") from error
+        if magic != _MAGIC:
+            raise RunnerError(f"{file} is not a GGUF file")
+    return path
 
 
 def model_files(path: Path) -> list[Path]:
@@ -17,8 +37,7 @@ def model_files(path: Path) -> list[Path]:
 
 
 def total_bytes(path: Path) -> int:
-    """Size of all files that are there."""
-    return sum(file.stat().st_size for file in model_files(path) if file.exists())
+    return sum(file.stat().st_size for file in model_files(path))
 
 
 def identity(path: Path) -> str:

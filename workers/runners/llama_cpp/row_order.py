@@ -46,4 +46,5 @@ class LogitsOrder:
             return logits
         if len(self._rows) < len(logits):
             self._rows = np.empty(logits.shape, np.float32)
-        return np.take(logits, ranks, axis=0, out=self._rows[: len(logits)])
+        # numpy would check the ranks by way of another copy.
+        return np.take(logits, ranks, axis=0, out=self._rows[: len(logits)], mode="clip")

@@ -23,8 +23,8 @@ PROMPTS = [
     "The three primary colours are",
     "SELECT name FROM users WHERE",
 ]
-# Kernels for one row and for many round differently; random weights of a tiny model hardly magnify that.
-TINY_TOLERANCE = 2e-2
+# Keys, values and attention are rounded to 16 bits, by row count differently. Other tokens make a difference of 5.
+TINY_TOLERANCE = 0.15
 
 
 def assert_same_model(ours: FloatArray, theirs: FloatArray) -> None:
@@ -210,6 +210,14 @@ def test_more_rows_than_the_capabilities_say_are_refused(tiny: Driver) -> None:
         tiny.try_forward(Feed(tiny.create(), [5] * (limit + 1)))
     with pytest.raises(ValueError, match="logits"):
         tiny.try_forward(Feed(tiny.create(), [5] * (tiny.capabilities.max_logit_rows + 1), all_logits=True))
+
+
+def test_as_many_rows_as_the_capabilities_say_are_served(either: Driver) -> None:
+    handle = either.create()
+    rows = either.capabilities.max_logit_rows
+    assert len(either.forward(Feed(handle, [5] * rows, all_logits=True))) == rows
+    either.runner.truncate(handle, 0)
+    either.forward(Feed(handle, [5] * either.capabilities.max_batch_tokens))
 
 
 def test_a_released_handle_is_known_by_its_generation(either: Driver) -> None:

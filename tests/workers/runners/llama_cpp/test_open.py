@@ -60,6 +60,11 @@ def test_a_file_cut_in_its_weights(refuse, tiny_model: Path, tmp_path: Path) -> 
     assert "not within the file bounds" in refuse(path)
 
 
+def test_a_part_that_is_missing(refuse, tiny_model: Path, tmp_path: Path) -> None:
+    first = Path(shutil.copy(tiny_model, tmp_path / "big-00001-of-00002.gguf"))
+    assert "big-00002-of-00002.gguf: No such file" in refuse(first)
+
+
 def test_an_unknown_architecture(refuse, tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "strange.gguf", general__architecture="strange")
     assert "unknown model architecture: 'strange'" in refuse(path)

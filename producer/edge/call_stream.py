@@ -1,0 +1,77 @@
+"""The stream of one reader of a call: chunks, comments between them, an end."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from producer.edge.calls import Call
+from producer.edge.changes import Changes
+from producer.edge.narrator import Narrator
+from producer.edge.services import Services
+from producer.edge.sse import EventStream, error_event
+from producer.edge.stream import StreamWriter
+from schemas.errors import ServingError
+from schemas.events import Cancelled
+
+
+class CallStream(EventStream):
+    """The stream of one reader of a call. Whatever ends it, the reader is detached."""
+
+    def __init__(self, services: Services, call: Call, headers: dict[str, str]) -> None:
+        self._services = services
+        self._call = call
+        self._source = stream_events(services, call)
+        super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self.left:
+                # Sends to a client that is gone succeed silently.
+                self._call.delivered = False
+            # Not in the generator: an await there is cancelled together with it.
+            self._services.lifecycle.detach(self._call, left=self.left)
+            async with aclosing(self._source):
+                pass
+
+
+async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes, None]:
+    """The events of a call from its beginning, comments between them, to `[DONE]` or an error event."""
+    writer = StreamWriter(call, services.filters)
+    narrator = Narrator(call, services.position_of, services.rates, services.config.comment_interval_s)
+    stream_metrics = services.metrics.for_stream(call.model)
+    changes = Changes(call)
+    drain = services.drain
+    try:
+        if not call.has_output:
+            yield await narrator.comment(at_once=True)
+        while True:
+            events = writer.take()
+            if events:
+                services.lifecycle.note_first_token(call)
+                stream_metrics.note(writer.num_tokens, time.monotonic(), is_last=writer.is_over)
+                if writer.is_over:
+                    break
+                yield events
+                narrator.note_sent()
+            elif comment := await narrator.comment():
+                yield comment
+            if call.failure is not None:
+                raise call.failure
+            if drain.is_expired:
+                raise drain.error()
+            await changes.wait(writer.length, narrator.wait_s())
+        for part in writer.ended_early():
+            services.lifecycle.end_part(part, Cancelled("filtered"))
+        yield events + writer.end()
+        call.delivered = True
+    except ServingError as error:
+        if not call.is_over and not drain.is_expired:
+            services.lifecycle.cancel(call, "stream_failed")
+        yield error_event(error)
+        call.delivered = call.is_over
+    finally:
+        changes.close()

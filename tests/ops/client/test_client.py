@@ -1,0 +1,119 @@
+"""What `inferctl` makes of servers that misbehave."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ops.client.client import Client
+from ops.errors import Failure
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Client]]:
+    """A server whose every answer is the given function's; a client of it."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Answer) -> Client:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answer(self)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        return Client("127.0.0.1", server.server_port, None)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def reply(status: int, body: bytes) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (400, b'{"error": {"message": "no", "code": "invalid_json"}}', r"^no \[invalid_json\]$"),
+        (401, b'{"error": {"message": "no"}}', r"^no$"),
+        (502, b"<html>", r"^HTTP 502$"),
+        (500, b'{"error": "text"}', r"without a message"),
+        (200, b"not json", r"not JSON"),
+    ],
+)
+def test_an_answer_that_is_none(serve: Callable[[Answer], Client], status: int, body: bytes, message: str) -> None:
+    with serve(reply(status, body)) as client, pytest.raises(Failure, match=message):
+        client.get("/v1/models")
+
+
+@pytest.mark.parametrize(
+    ("body", "texts", "message"),
+    [
+        (b'data: {"n": 1}\n\ndata: [DONE]\n\n', [{"n": 1}], None),
+        (b'data: {"n": 1}\n\n', [{"n": 1}], "cut"),
+        (b'data: {"n": 1}\n\ndata: {"error": {"message": "poisoned"}}\n\n', [{"n": 1}], "poisoned"),
+    ],
+)
+def test_a_stream_ends_well_only_with_done(
+    serve: Callable[[Answer], Client], body: bytes, texts: list[object], message: str | None
+) -> None:
+    seen = []
+    with serve(reply(200, body)) as client:
+        stream = client.stream("/v1/completions", {})
+        try:
+            seen.extend(stream)
+        except Failure as failure:
+            assert message is not None
+            assert message in str(failure)
+        else:
+            assert message is None
+    assert seen == texts
+
+
+def test_a_connection_that_breaks_is_one_line(serve: Callable[[Answer], Client]) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "100")
+        request.end_headers()
+        request.wfile.write(b'data: {"n": 1}\n\n')
+
+    with serve(answer) as client, pytest.raises(Failure, match="the connection broke"):
+        list(client.stream("/v1/completions", {}))
+
+
+def test_a_proxy_of_the_environment_is_not_used_on_loopback(
+    serve: Callable[[Answer], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with serve(reply(200, b"{}")) as client:
+        assert client.get("/version") == {}
+
+
+def test_the_known_key_is_sent_on_loopback_only(serve: Callable[[Answer], Client]) -> None:
+    seen: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["Authorization"])
+        reply(200, b"{}")(request)
+
+    with serve(answer) as client:
+        client.get("/")
+    assert seen == ["Bearer dev-key-123"]
+    assert "Authorization" not in Client("192.0.2.1", 80, None)._http.headers

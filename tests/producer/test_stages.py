@@ -1,0 +1,224 @@
+"""Admission, stage by stage."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from producer.edge.admission import Admission, admit
+from producer.edge.calls import LiveCalls
+from producer.edge.demand import Demand
+from producer.edge.models import Models
+from producer.edge.rates import ServiceRates
+from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.model import KnownModel, LiveWorker, check_template
+from producer.edge.stages.queue import Concurrency, QueueRoom
+from producer.edge.stages.size import estimate_size, fewest_tokens
+from producer.edge.translate import Limits, chat_plan, completion_plan
+from schemas.control import ModelCard, ServedModel, WorkerAdvert
+from schemas.errors import ErrorCode, ServingError
+from schemas.requests import Grants, Identity, PriorityClass, TextPrompt, TokenPrompt
+from tests.producer.hand_fed import make_call, started_view
+
+LIMITS = Limits(64, 100, 5, lambda: 7)
+IDENTITY = Identity("alice", scopes=("generate",), grants=Grants(ceiling=PriorityClass.HIGH))
+CARD = ModelCard(id="m", source="echo", default=True, created=1, queue_max=2, aliases=("alias",))
+SERVED = ServedModel(
+    id="m",
+    backend="echo",
+    reason="",
+    fingerprint="f",
+    context=10,
+    slots=2,
+    max_token_bytes=4,
+    bytes_per_token=2.0,
+    has_chat_template=True,
+)
+
+
+def admission(text: str = "hi", **values: object) -> Admission:
+    plan = chat_plan({"messages": [{"role": "user", "content": text}], **values}, LIMITS)
+    return Admission(IDENTITY, plan, card=CARD, serving=[SERVED])
+
+
+async def refusal(stage: object, admission: Admission) -> ServingError:
+    with pytest.raises(ServingError) as refused:
+        await stage(admission)  # type: ignore[operator]
+    return refused.value
+
+
+class FakeRegistry:
+    """A registry as it looks to readers."""
+
+    def __init__(self, card: ModelCard | None = CARD, serving: tuple[ServedModel, ...] = (SERVED,)) -> None:
+        self.models = {card.id: card} if card else {}
+        self.workers = {
+            "w1": WorkerAdvert(id="w1", host="", pid=1, version="", models=serving, free_slots=1),
+            "w2": WorkerAdvert(id="w2", host="", pid=1, version="", models=serving, free_slots=1, draining=True),
+        }
+
+    def resolve(self, name: str | None) -> ModelCard | None:
+        return next((card for card in self.models.values() if name in (None, card.id, *card.aliases)), None)
+
+    def serving(self, model_id: str) -> list[ServedModel]:
+        return [served for served in self.workers["w1"].models if served.id == model_id]
+
+
+class Depth(NamedTuple):
+    waiting: int
+    running: int
+
+
+def queue_room(**depths: Depth) -> QueueRoom:
+    async def depth(model: str, priority: PriorityClass) -> Depth:
+        return depths.get(priority, Depth(0, 0))
+
+    return QueueRoom(depth, ServiceRates(lambda model: 2))
+
+
+async def test_stages_run_in_order_until_one_refuses() -> None:
+    seen = []
+
+    async def first(admission: Admission) -> None:
+        seen.append("first")
+
+    async def second(admission: Admission) -> None:
+        seen.append("second")
+        raise ServingError(ErrorCode.RATE_LIMITED, "no")
+
+    async def third(admission: Admission) -> None:
+        seen.append("third")
+
+    with pytest.raises(ServingError):
+        await admit(admission(), [first, second, third])
+    assert seen == ["first", "second"]
+
+
+async def test_scope_and_priority() -> None:
+    await check_scope(admission())
+    reader = replace(IDENTITY, scopes=("read",))
+    asked = admission()
+    asked.identity = reader
+    assert (await refusal(check_scope, asked)).code is ErrorCode.INSUFFICIENT_SCOPE
+    asked = admission(service_tier="priority")
+    await check_priority(asked)
+    asked.identity = Identity("bob", scopes=("generate",))
+    assert (await refusal(check_priority, asked)).param == "service_tier"
+
+
+@pytest.mark.parametrize("name", [None, "m", "alias"])
+async def test_a_known_model_is_resolved(name: str | None) -> None:
+    asked = admission(model=name)
+    asked.card, asked.serving = None, ()
+    await KnownModel(Models(FakeRegistry()))(asked)
+    assert asked.model is CARD
+    assert list(asked.serving) == [SERVED]
+
+
+async def test_unknown_and_forbidden_models() -> None:
+    stage = KnownModel(Models(FakeRegistry()))
+    assert (await refusal(stage, admission(model="nope"))).code is ErrorCode.MODEL_NOT_FOUND
+    asked = admission(model="m")
+    asked.identity = replace(IDENTITY, grants=Grants(models=("other*",)))
+    assert (await refusal(stage, asked)).code is ErrorCode.MODEL_NOT_ALLOWED
+
+
+async def test_a_missing_worker_refuses_or_queues_and_is_demand() -> None:
+    demand = Demand()
+    stage = LiveWorker(demand)
+    await stage(admission())
+    asked = admission()
+    asked.serving = ()
+    error = await refusal(stage, asked)
+    assert (error.code, error.status) == (ErrorCode.NO_WORKER, 503)
+    assert error.retry_after_s and demand.num_refused("m") == 1
+    asked.card = CARD.model_copy(update={"no_worker": "queue"})
+    await stage(asked)
+
+
+async def test_chat_needs_a_template_somewhere() -> None:
+    bare = SERVED.model_copy(update={"has_chat_template": False})
+    asked = admission()
+    asked.serving = [bare, SERVED]
+    await check_template(asked)
+    asked.serving = [bare]
+    assert (await refusal(check_template, asked)).code is ErrorCode.NO_CHAT_TEMPLATE
+    asked.plan = completion_plan({"prompt": "x"}, LIMITS)
+    await check_template(asked)
+
+
+async def test_only_what_certainly_cannot_fit_is_refused() -> None:
+    await estimate_size(admission("x" * 36))
+    error = await refusal(estimate_size, admission("x" * 37))
+    assert (error.code, error.param) == (ErrorCode.CONTEXT_LENGTH_EXCEEDED, "messages")
+    larger = admission("x" * 37)
+    larger.serving = [SERVED, SERVED.model_copy(update={"context": 11})]
+    await estimate_size(larger)
+    unknown = admission("x" * 10**6)
+    unknown.serving = ()
+    await estimate_size(unknown)
+    tokens = Admission(IDENTITY, completion_plan({"prompt": [1] * 10}, LIMITS), CARD, [SERVED])
+    assert (await refusal(estimate_size, tokens)).param == "prompt"
+
+
+async def test_the_estimate_uses_the_measured_mean() -> None:
+    asked = admission("x" * 20)
+    await estimate_size(asked)
+    assert asked.prompt_tokens_estimate == 10
+    assert fewest_tokens(TextPrompt("é" * 4), 4) == 2
+    assert fewest_tokens(TokenPrompt((1, 2, 3)), 4) == 3
+
+
+async def test_a_queue_has_room_for_what_waits_and_what_can_start() -> None:
+    await queue_room()(admission())
+    await queue_room(normal=Depth(1, 2))(admission())
+    # Two wait, but two slots are free: these are about to start.
+    await queue_room(normal=Depth(3, 0))(admission())
+    error = await refusal(queue_room(normal=Depth(2, 1), high=Depth(0, 1)), admission())
+    assert (error.code, error.status) == (ErrorCode.QUEUE_FULL, 429)
+    assert error.retry_after_s == pytest.approx(0.5)
+    error = await refusal(queue_room(normal=Depth(6, 2)), admission())
+    assert error.retry_after_s == pytest.approx(2.5)
+
+
+async def test_classes_queue_apart_and_each_prompt_counts() -> None:
+    await queue_room(low=Depth(9, 2))(admission())
+    three = Admission(IDENTITY, completion_plan({"prompt": ["a"] * 5}, LIMITS), CARD, [SERVED])
+    assert (await refusal(queue_room(), three)).code is ErrorCode.QUEUE_FULL
+    four = Admission(IDENTITY, completion_plan({"prompt": ["a"] * 4}, LIMITS), CARD, [SERVED])
+    await queue_room()(four)
+
+
+async def test_a_model_that_may_not_queue_still_runs_what_can_start() -> None:
+    asked = admission()
+    asked.card = CARD.model_copy(update={"queue_max": 0})
+    await queue_room(normal=Depth(0, 1))(asked)
+    assert (await refusal(queue_room(normal=Depth(0, 2)), asked)).code is ErrorCode.QUEUE_FULL
+
+
+async def test_one_edge_holds_so_many_calls() -> None:
+    calls = LiveCalls()
+    stage = Concurrency(calls, 1, ServiceRates(lambda model: 1))
+    await stage(admission())
+    calls.add(make_call(started_view()))
+    assert (await refusal(stage, admission())).status == 429
+
+
+def test_the_default_model_is_remembered_as_servable() -> None:
+    registry = FakeRegistry(serving=())
+    models = Models(registry)
+    models.note_default()
+    assert not models.default_was_servable
+    registry.workers = FakeRegistry().workers
+    models.note_default()
+    registry.workers = FakeRegistry(serving=()).workers
+    models.note_default()
+    assert models.default_was_servable
+
+
+def test_a_description_leaves_out_workers_that_drain() -> None:
+    described = Models(FakeRegistry()).describe(CARD)
+    assert [entry["worker"] for entry in described["backends"]] == ["w1"]
+    assert (described["max_model_len"], described["ready"]) == (10, True)
+    idle = Models(FakeRegistry(serving=())).describe(CARD)
+    assert (idle["max_model_len"], idle["ready"]) == (None, False)
