@@ -85,6 +85,7 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # a terminal's Ctrl-C is for its owner, who stops it last
                 preexec_fn=_die_with_parent(),
             )
         try:

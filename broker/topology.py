@@ -15,7 +15,7 @@ _log = logging.getLogger("inferflux.broker.topology")
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
 _CAP = "max_msgs_per_subject"
-# Under this the cap is not lowered on a stream in use: see `_keep_cap`.
+# Under this the cap is not lowered on a stream in use: see `_allowed_cap`.
 _LOWEST_LOWERED_CAP = 64
 _PASSES = 3
 
@@ -87,13 +87,13 @@ class Topology:
         )
         plan: list[tuple[Change, dict[str, Any]]] = []
         for stream in streams:
-            plan += await self._plan_stream(stream)
+            plan += await self._plan_stream(stream, keep_cap=models is None)
         if models is None:
             return plan
         consumers = consumer_specs(models, replicas=self._replicas, lanes=self._lanes)
         return plan + await self._plan_consumers(consumers)
 
-    async def _plan_stream(self, spec: StreamSpec) -> list[tuple[Change, dict[str, Any]]]:
+    async def _plan_stream(self, spec: StreamSpec, *, keep_cap: bool) -> list[tuple[Change, dict[str, Any]]]:
         wanted = spec.config()
         try:
             info = await self._connection.api(f"STREAM.INFO.{spec.name}")
@@ -103,7 +103,8 @@ class Topology:
             return [(Change("create", "stream", spec.name), wanted)]
         current: dict[str, Any] = info["config"]
         if spec.name == STREAM_REQUESTS:
-            wanted[_CAP] = _keep_cap(current[_CAP], wanted[_CAP], info["state"]["messages"])
+            lowest = current[_CAP] if keep_cap else wanted[_CAP]
+            wanted[_CAP] = _allowed_cap(current[_CAP], lowest, info["state"]["messages"])
         fields = _differences(current, wanted)
         return [(Change("update", "stream", spec.name, fields), {**current, **wanted})] if fields else []
 
@@ -156,7 +157,7 @@ class Topology:
             )
 
 
-def _keep_cap(current: int, wanted: int, messages: int) -> int:
+def _allowed_cap(current: int, wanted: int, messages: int) -> int:
     """The cap to set. Lowering it makes the server delete the oldest messages over it, although the stream refuses new.
 
     So it is lowered only on an empty stream, and not to where a burst between looking and updating could pass it.

@@ -20,6 +20,7 @@ _log = logging.getLogger("inferflux.broker.work_queue")
 MAX_INLINE_BYTES = 256 * 1024
 _CACHE_S = 0.25
 _SUBMIT_S = 10.0
+_RETRY_S = 0.05
 _CONSUMER_NOT_FOUND = 10014
 _NO_MESSAGE = 10057  # STREAM.MSG.DELETE of one that is gone
 _CAP_REACHED = 10077
@@ -81,12 +82,24 @@ class WorkQueue:
         except BrokerError as error:
             _log.warning("body of %s stays until it is too old: %s", request_id, error)
 
-    async def depth(self, model: str, priority: PriorityClass) -> QueueDepth:
+    async def depth(self, model: str, priority: PriorityClass, *, wait_s: float = 0.0) -> QueueDepth:
         """Waiting and running requests, at most 250 ms old; zeros while the model has no queue.
 
-        Raises ServingError(BROKER_UNAVAILABLE).
+        Raises ServingError(BROKER_UNAVAILABLE) when the broker stays away for `wait_s`.
         """
-        return (await self._look(model, priority)).depth
+        deadline = time.monotonic() + wait_s
+        while True:
+            await self._connection.wait_connected(max(0.0, deadline - time.monotonic()))
+            try:
+                return (await self._look(model, priority)).depth
+            except ServingError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_S)
+
+    async def patient_depth(self, model: str, priority: PriorityClass) -> QueueDepth:
+        """`depth` for a call about to be submitted: waits for a broker that comes back as long as `submit` does."""
+        return await self.depth(model, priority, wait_s=_SUBMIT_S)
 
     async def oldest_age_s(self, model: str, priority: PriorityClass) -> float:
         """How long the oldest undelivered request has waited, by the broker's clock against ours; 0.0 with none.

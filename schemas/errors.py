@@ -68,7 +68,7 @@ _KINDS = {
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
-    # Seen only by a follower of a request that somebody else cancelled; the client that cancelled has left.
+    # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),
 }
 _BAD_REQUEST = ErrorKind(400, _INVALID)
@@ -82,7 +82,7 @@ def error_kind(code: ErrorCode) -> ErrorKind:
 class ServingError(Exception):
     """A refusal or failure with a name, fit to be shown to the client that caused or suffered it.
 
-    `retryable` says whether the same request can succeed later or elsewhere; `retry_after_s` is an honest estimate of when.
+    `retryable`: the same request can succeed later or elsewhere; `retry_after_s` is an honest estimate of when.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """What is written into a request's journal, in the order of its life.
 
 `Accepted` on `.head`; `Started`, `Released`, `Cancelled` and the edge's `Failed` on `.run`; the rest on `.ev`.
-Named tuples, since one `Delta` per token is built, packed and unpacked: see `codec` for the wire form and `fold` for the meaning.
+Named tuples, since one `Delta` per token is built, packed and unpacked: see `codec` for the wire form and `fold` for
+the meaning.
 """
 
 from enum import StrEnum

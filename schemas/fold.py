@@ -89,7 +89,8 @@ class Fold:
                 if event.run == self.run:
                     self.run = None
                     self.started = None
-                    self.claims_without_progress -= 1
+                    # The claim that ends here is forgiven; after progress there is none to forgive.
+                    self.claims_without_progress = max(0, self.claims_without_progress - 1)
             case Accepted():
                 self.accepted = event
         return False

@@ -1,4 +1,4 @@
-"""What a client asked for, as it travels from the edge to a worker. Immutable; the edge fills in every default it owns."""
+"""What a client asked for, as it travels from the edge to a worker. Immutable; the edge fills in its defaults."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -56,7 +56,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """Messages for the model's chat template. `continue_last`: the last message is the assistant's and goes on unclosed."""
+    """Messages for the model's chat template. `continue_last`: the last one is the assistant's and goes on unclosed."""
 
     messages: tuple[ChatMessage, ...]
     continue_last: bool = False
@@ -106,8 +106,9 @@ class SamplingParams:
 class GenerateRequest:
     """One sequence to generate. A call with several prompts becomes several requests, each with its own journal.
 
-    `edge` owns the journal's subject. `deadline_ms` is Unix time in milliseconds; the edge enforces it by its own clock,
-    for a worker it is a hint. `submission` is raised by every deliberate re-queue (message ids would be swallowed otherwise).
+    `edge` owns the journal's subject. `deadline_ms` is Unix time in milliseconds; the edge enforces it by its own
+    clock, for a worker it is a hint. `submission` is raised by every deliberate re-queue, whose message id would be
+    swallowed otherwise.
     `labels` are hashes of the client's labels, for logs only.
     """
 

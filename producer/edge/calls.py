@@ -107,6 +107,7 @@ class Call:
     retired: bool = False
     is_followed: bool = False
     published: asyncio.Event = field(default_factory=asyncio.Event)
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def request_id(self) -> str:

@@ -44,7 +44,8 @@ class Lifecycle:
         self._background = background
 
     def accepted(self, call: Call) -> None:
-        self._note(call, "accepted", parts=len(call.parts), readers=call.num_readers)
+        labels = {"labels": call.labels} if call.labels else {}
+        self._note(call, "accepted", parts=len(call.parts), readers=call.num_readers, **labels)
 
     def attach(self, call: Call) -> None:
         call.num_readers += 1

@@ -52,6 +52,14 @@ def _refused(
     return Parameter(name, Support.REFUSED, endpoints, neutral, note, openai)
 
 
+# What llama-server and Ollama call a parameter that is served here under another name.
+_ELSEWHERE = {
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    "n_probs": "logprobs",
+}
 _LABEL = "a label: logged as a hash"
 
 PARAMETERS: tuple[Parameter, ...] = (
@@ -205,7 +213,7 @@ def _unsupported(parameter: Parameter) -> ServingError:
 
 def _unknown(name: str, table: Mapping[str, Parameter]) -> ServingError:
     shown = _shown(name)
-    nearest = get_close_matches(shown, table, 1, 0.6)
+    nearest = [_ELSEWHERE[shown]] if shown in _ELSEWHERE else get_close_matches(shown, table, 1, 0.6)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return ServingError(ErrorCode.UNKNOWN_PARAMETER, f"Unknown parameter: '{shown}'.{hint}", param=shown)
 

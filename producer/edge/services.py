@@ -169,7 +169,7 @@ def _build(
             *extra_stages,
             LiveWorker(demand),
             Concurrency(calls, config.max_concurrent, rates),
-            QueueRoom(queue.depth, rates),
+            QueueRoom(queue.patient_depth, rates),
         ),
         filters=filters,
     )

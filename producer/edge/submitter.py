@@ -105,6 +105,7 @@ class Submitter:
             body_hash=order.body_hash,
             idempotency_key=order.idempotency_key,
             num_readers=1,
+            labels=plan.labels,
         )
 
     async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest]) -> None:

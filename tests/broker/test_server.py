@@ -111,3 +111,11 @@ def _runs(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def test_a_ctrl_c_for_its_owner_is_not_for_the_server(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    assert server.pid is not None
+    assert os.getpgid(server.pid) != os.getpgid(0)
+    await server.stop()

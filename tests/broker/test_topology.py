@@ -74,6 +74,12 @@ async def test_the_cap_follows_the_fleet_up_but_never_drops_what_was_accepted(na
     assert await _cap(connection) == 75
 
 
+async def test_streams_alone_are_applied_without_touching_the_cap(nats_server: NatsServer) -> None:
+    topology = Topology(await nats_server.connect(Role.TOPOLOGY))
+    await topology.apply([_card("echo")], 4)
+    assert await topology.apply_streams() == []
+
+
 async def test_consumers_of_a_removed_model_stay_until_nothing_waits_in_them(nats_server: NatsServer) -> None:
     connection = await nats_server.connect(Role.TOPOLOGY)
     edge = await nats_server.connect(Role.EDGE)

@@ -105,9 +105,9 @@ class Stack:
             raise AssertionError(f"up ended with {self.process.returncode}:\n{self.log_path.read_text()}")
         try:
             fetch(f"{self.url}/readyz", timeout_s=2)
+            return self.run["edge"] is not None
         except OSError:
             return False
-        return True
 
     def metrics(self) -> dict[str, float]:
         """Samples of the edge's `/metrics`, the workers' included, by name and labels as printed."""

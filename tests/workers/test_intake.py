@@ -1,6 +1,5 @@
 """What a worker does with a delivery, whatever happens to it on the way. Real broker, real engine."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -12,6 +11,7 @@ from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
 from schemas.requests import ChatMessage, ChatPrompt, PriorityClass, SamplingParams
 from tests.conftest import Broker
+from tests.support.waiting import until
 from tests.workers.harness import EDGE, EdgeSide, edge_side, end_of, intake, tokens
 from workers.engine.engine import Engine
 
@@ -101,8 +101,7 @@ async def test_a_worker_that_lost_its_request_falls_silent(broker: Broker, edge:
             await edge.queue.hand_back(started.ack_subject)  # w1 is believed dead, and is not
             assert await end_of(view) == expected
             await edge.queue_is_empty()
-            while first.credit < first.slots or second.credit < second.slots:
-                await asyncio.sleep(0.02)
+            await until(lambda: first.credit == first.slots and second.credit == second.slots)
     records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").ev, is_complete=bool)
     events = [decode_event(record.payload) for record in records]
     assert sum(isinstance(event, Finished) for event in events) == 1

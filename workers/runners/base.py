@@ -25,7 +25,7 @@ class Handle(NamedTuple):
 
 
 class ForwardStatus(StrEnum):
-    """`OK`. `NO_SPACE`: no handle changed. `ABORTED`: some handles of the batch may have grown; truncate each of them."""
+    """`NO_SPACE`: no handle changed. `ABORTED`: some handles of the batch may have grown; truncate each of them."""
 
     OK = "ok"
     NO_SPACE = "no_space"
@@ -62,7 +62,7 @@ class Capabilities:
     """Limits as data, so that no code above asks which backend it talks to.
 
     `fork_cost_tokens` is the price of a fork in prefilled tokens. `kv_token_budget` is shared by all handles.
-    `kv_format` goes into the fingerprint of exported KV. `exact_batching`: logits do not depend on what else is in a batch.
+    `kv_format` goes into the fingerprint of exported KV. `exact_batching`: logits depend on nothing else in a batch.
     """
 
     max_batch_tokens: int
@@ -123,8 +123,8 @@ class Opened(NamedTuple):
 class Batch:
     """One forward pass as a struct of arrays.
 
-    `tokens`, `handle_ids`, `positions` have one int32 per row. The rows of one handle are contiguous, their positions too,
-    starting at `length(handle)`; a handle appears in one run only. `logit_rows` are ascending row numbers.
+    `tokens`, `handle_ids`, `positions` have one int32 per row. The rows of one handle are contiguous, their positions
+    too, starting at `length(handle)`; a handle appears in one run only. `logit_rows` are ascending row numbers.
     """
 
     tokens: IntArray
