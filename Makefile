@@ -1,6 +1,6 @@
 # `make` alone shows the tasks. ARGS= passes further arguments on: make up ARGS="--port 9000", make test ARGS="-k sse".
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-all check format docs bench clean
+.PHONY: help setup up test test-all check format docs bench chaos clean
 
 BACKEND ?=
 ARGS ?=
@@ -43,6 +43,10 @@ format: ## Format the code and sort the imports
 docs: ## Write docs/config.md and docs/cli.md from the code
 	@$(SETUP)
 	@exec $(BIN)/python -m ops.docs
+
+chaos: ## Kill parts of a stack at random under load; ARGS="--seconds 600 --seed 1"
+	@$(SETUP) dev
+	@exec $(BIN)/python -m tests.system.chaos $(ARGS)
 
 bench: ## Measure this stack and, when installed, llama-server; tables, and JSON in the data directory
 	@$(SETUP) llama

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ops.bench.answer import Sample
-from ops.bench.connection import LoadConnection, Target, chat_request
+from ops.bench.connection import Target, ask, chat_request
 from ops.bench.plan import Load
 
 ARRIVAL = (
     "closed loop: all c clients send their first request at the same moment (synchronised start), each sends its next"
-    " one when the answer before it has ended; connections are open before the clock starts"
+    " one when the answer before it has ended; every request has a connection of its own, open before its clock starts"
 )
 
 
@@ -30,9 +30,8 @@ async def closed_loop(target: Target, prompts: Iterator[str], load: Load) -> Loo
     """Run one load to its end. Raises RequestFailed with the first failure; nothing is left open."""
     # Built beforehand, so that the generator does not compete with the server for it.
     requests = iter([chat_request(target, next(prompts), load.max_tokens) for _ in range(load.num_requests)])
-    connections = await _open(target, load.concurrency)
     cpu_before, started_at = time.process_time(), time.perf_counter()
-    clients = [asyncio.create_task(_client(target, connection, requests)) for connection in connections]
+    clients = [asyncio.create_task(_client(target, requests)) for _ in range(load.concurrency)]
     try:
         samples = [sample for answered in await asyncio.gather(*clients) for sample in answered]
     finally:
@@ -43,25 +42,5 @@ async def closed_loop(target: Target, prompts: Iterator[str], load: Load) -> Loo
     return LoopResult(load, tuple(samples), ended_at - started_at, time.process_time() - cpu_before)
 
 
-async def _open(target: Target, count: int) -> list[LoadConnection]:
-    connections: list[LoadConnection] = []
-    try:
-        while len(connections) < count:
-            connections.append(await LoadConnection.open(target))
-    except BaseException:
-        for connection in connections:
-            connection.close()
-        raise
-    return connections
-
-
-async def _client(target: Target, connection: LoadConnection, requests: Iterator[bytes]) -> list[Sample]:
-    samples = []
-    try:
-        for request in requests:
-            if not connection.is_open:  # a server may end a connection after so many answers
-                connection = await LoadConnection.open(target)
-            samples.append(await connection.ask(request))
-    finally:
-        connection.close()
-    return samples
+async def _client(target: Target, requests: Iterator[bytes]) -> list[Sample]:
+    return [await ask(target, request) for request in requests]

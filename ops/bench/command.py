@@ -152,16 +152,26 @@ def _bench(plan: BenchPlan, llama_server: Path | None, out: Path | None, *, is_a
 
 def _run(arms: Sequence[Arm], plan: BenchPlan, results: Results) -> bool:
     """Fill `results`; whether that went to the end. Ctrl-C and SIGTERM stop what runs, and what there is is kept."""
+    terminated = asyncio.Event()
 
     async def turns() -> None:
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+        def terminate(running: asyncio.Task[None] = task) -> None:
+            terminated.set()
+            running.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         await run_turns(arms, plan, results, _say)
 
     try:
         loop.run(turns())
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        return False
+    except asyncio.CancelledError:
+        if not terminated.is_set():
+            raise
         return False
     return True
 

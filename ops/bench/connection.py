@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of the load generator, kept open between requests."""
+"""The load generator's HTTP: one request, one connection."""
 
 import asyncio
 import time
@@ -39,61 +39,50 @@ def chat_request(target: Target, prompt: str, max_tokens: int) -> bytes:
         f"Host: {target.host}:{target.port}\r\n"
         f"Authorization: Bearer {target.api_key}\r\n"
         "Content-Type: application/json\r\n"
+        "Connection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-class LoadConnection(asyncio.Protocol):
-    """Sends one request at a time and takes the times of its answer.
+async def ask(target: Target, request: bytes) -> Sample:
+    """Send a request on a new connection and wait for the whole answer. Raises RequestFailed.
+
+    The clock starts when the connection is there. It is not kept for the next request: llama-server ends connections
+    after a stream without saying so, and what is measured must not be how that is found out.
+    """
+    try:
+        transport, exchange = await asyncio.get_running_loop().create_connection(_Exchange, target.host, target.port)
+    except OSError as error:
+        raise RequestFailed(f"{target.host}:{target.port} does not take a connection: {error}") from None
+    try:
+        async with asyncio.timeout(REQUEST_LIMIT_S):
+            return await exchange.send(request)
+    except TimeoutError:
+        raise RequestFailed(f"no complete answer within {REQUEST_LIMIT_S:.0f} s") from None
+    finally:
+        transport.close()
+
+
+class _Exchange(asyncio.Protocol):
+    """Takes the times of one answer.
 
     A protocol and httptools instead of an HTTP client: the load shares its processors with what it measures.
     """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._result: asyncio.Future[Sample] | None = None
+        self._result: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._answer = Answer(0.0)
         self._bodies: list[bytes] = []
         self._is_complete = False
-        self._is_kept = False
 
-    @classmethod
-    async def open(cls, target: Target) -> "LoadConnection":
-        """Raises RequestFailed when nothing listens."""
-        try:
-            _, protocol = await asyncio.get_running_loop().create_connection(cls, target.host, target.port)
-        except OSError as error:
-            raise RequestFailed(f"{target.host}:{target.port} does not take a connection: {error}") from None
-        return protocol
-
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
-    async def ask(self, request: bytes) -> Sample:
-        """Send a request and wait for the whole answer. Raises RequestFailed; the connection is closed then."""
-        assert self._transport is not None and self._result is None
-        self._parser = httptools.HttpResponseParser(self)
-        self._bodies.clear()
-        self._is_complete = False
-        self._result = result = asyncio.get_running_loop().create_future()
+    async def send(self, request: bytes) -> Sample:
+        assert self._transport is not None
         self._answer = Answer(time.perf_counter())
         self._transport.write(request)
-        try:
-            async with asyncio.timeout(REQUEST_LIMIT_S):
-                sample: Sample = await result
-                return sample
-        except TimeoutError:
-            self.close()
-            raise RequestFailed(f"no complete answer within {REQUEST_LIMIT_S:.0f} s") from None
-        finally:
-            self._result = None
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        return await self._result
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -116,7 +105,6 @@ class LoadConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_complete = True
-        self._is_kept = self._parser.should_keep_alive()  # the parser knows only here
 
     def _advance(self, now: float) -> None:
         if not self._bodies and not self._is_complete:
@@ -125,19 +113,13 @@ class LoadConnection(asyncio.Protocol):
             if self._is_complete:
                 raise RequestFailed(f"HTTP {status}: {error_text(_json(b''.join(self._bodies)))}")
             return
-        body = b"".join(self._bodies)
+        self._answer.feed(b"".join(self._bodies), now)
         self._bodies.clear()
-        self._answer.feed(body, now)
-        if self._is_complete:
-            sample = self._answer.finish(now)
-            if not self._is_kept:
-                self.close()
-            if self._result is not None and not self._result.done():
-                self._result.set_result(sample)
+        if self._is_complete and not self._result.done():
+            self._result.set_result(self._answer.finish(now))
 
     def _fail(self, error: RequestFailed) -> None:
-        self.close()
-        if self._result is not None and not self._result.done():
+        if not self._result.done():
             self._result.set_exception(error)
 
 

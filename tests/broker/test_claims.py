@@ -194,6 +194,7 @@ async def test_a_late_delivery_of_a_purged_journal_is_only_settled(broker: Broke
     claim = await _claim(broker)
     await claim.acquire()
     await claim.delta([1], ["secret"])
+    assert await claim.checkpoint()
     hub = JournalHub(broker.edge, "e1")
     await hub.purge("r1")
     assert not await claim.checkpoint()

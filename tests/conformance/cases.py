@@ -50,3 +50,5 @@ CASES = [
         _llama_cpp(), marks=[pytest.mark.llama, pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or "")]
     ),
 ]
+# Those whose room for all sequences together can be set below the sum of their lengths.
+CRAMPED_CASES = [case for case in CASES if isinstance(case, RunnerCase) and case.cramped_spec is not None]

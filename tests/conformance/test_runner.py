@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.conformance.cases import RunnerCase
+from tests.conformance.cases import CRAMPED_CASES, RunnerCase
 from tests.conformance.driver import Driver, Run
 from workers.runners.base import ForkKind, ForwardStatus, Handle
 
@@ -141,9 +141,9 @@ def test_an_abort_between_passes_is_forgotten(driver: Driver, prompts: list[list
     driver.compare(fresh(driver, prompts[0]), fresh(driver, prompts[0]), same_path=True)
 
 
+@pytest.mark.parametrize("case", CRAMPED_CASES, ids=lambda case: case.name)
 def test_no_space_changes_nothing(case: RunnerCase) -> None:
-    if case.cramped_spec is None:
-        pytest.skip("the runner has room for all handles at full length")
+    assert case.cramped_spec is not None
     runner = case.create()
     driver = Driver(runner, runner.open(case.cramped_spec))
     tokens = (driver.facts.tokenizer.encode(TEXTS[0], add_bos=False, parse_special=False) * 3)[:100]

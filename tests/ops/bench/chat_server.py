@@ -16,51 +16,42 @@ CUT = 7
 class ChatServer:
     """Every answer has `pieces`, sent in packets of a few bytes, and a usage of `completion_tokens`.
 
-    `failing` has, by the request's number from 0, bytes to send instead of a good answer before the connection ends.
-    With `ends_connections` it closes after each answer, and says so.
+    `failing` has, by the request's number from 0, bytes to send instead of a good answer.
     """
 
     pieces: tuple[str, ...] = ("Hel", "lo")
     prompt_tokens: int = 5
     completion_tokens: int = 64
-    ends_connections: bool = False
     failing: dict[int, bytes] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     num_connections: int = 0
-    num_open: int = 0
     max_open_answers: int = 0
     _open_answers: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_connections += 1
-        self.num_open += 1
         try:
-            while not await self._answer(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
+            await self._answer(reader, writer)
+        except ConnectionError:  # the load ended early
             pass
         finally:
-            self.num_open -= 1
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether the connection ends with it."""
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = next(int(line.partition(":")[2]) for line in head.splitlines() if line.startswith("Content-Length"))
         number = len(self.requests)
         self.requests.append({"head": head, **json.loads(await reader.readexactly(length))})
         if number in self.failing:
             writer.write(self.failing[number])
-            return True
+            return
         self._open_answers += 1
         self.max_open_answers = max(self.max_open_answers, self._open_answers)
-        extra = "Connection: close\r\n" if self.ends_connections else ""
-        writer.write(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{extra}\r\n".encode())
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for packet in self._packets():
             writer.write(packet)
             await asyncio.sleep(0)  # lets the other clients in, so that answers overlap
         self._open_answers -= 1
-        return self.ends_connections
 
     def _packets(self) -> Iterator[bytes]:
         stream = b": comment\n" + b"".join(b"data: " + payload + b"\n\n" for payload in self._payloads())

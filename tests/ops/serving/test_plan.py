@@ -6,7 +6,7 @@ import pytest
 
 from ops.errors import CannotStart
 from ops.serving import backends, plan, sources
-from ops.serving.plan import plan_models
+from ops.serving.plan import DEMO_ECHO, plan_models
 from ops.serving.sources import SourceKind, resolve
 from ops.settings.loader import load
 from ops.settings.settings import Settings
@@ -77,7 +77,7 @@ def test_without_a_model_and_without_its_backend_echo_says_why(
 
 def test_echo_is_served_under_its_own_name_only(gguf: Path) -> None:
     (model,) = plan_models(settings("--backend", "echo"))
-    assert (model.settings.id, model.source.location) == ("echo", "echo")
+    assert (model.settings.id, model.source.location) == ("echo", DEMO_ECHO)
     with pytest.raises(CannotStart, match="serves no weights"):
         plan_models(settings("--backend", "echo", "--model", str(gguf)))
 
