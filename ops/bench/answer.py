@@ -1,4 +1,4 @@
-"""One streamed chat completion as the load generator sees it: when its content came, and what its usage says."""
+"""One streamed completion as the load generator sees it: when its content came, and what its usage says."""
 
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ class Answer:
         if usage := chunk.get("usage"):
             self._usage = usage
         for choice in chunk.get("choices") or ():
-            if (choice.get("delta") or {}).get("content"):
+            if choice.get("text"):
                 if self._first_content_at is None:
                     self._first_content_at = now
                 self._last_content_at = now

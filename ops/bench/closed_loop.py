@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ops.bench.answer import Sample
-from ops.bench.connection import Target, ask, chat_request
+from ops.bench.connection import Target, ask, completion_request
 from ops.bench.plan import Load
 
 ARRIVAL = (
@@ -29,7 +29,7 @@ class LoopResult:
 async def closed_loop(target: Target, prompts: Iterator[str], load: Load) -> LoopResult:
     """Run one load to its end. Raises RequestFailed with the first failure; nothing is left open."""
     # Built beforehand, so that the generator does not compete with the server for it.
-    requests = iter([chat_request(target, next(prompts), load.max_tokens) for _ in range(load.num_requests)])
+    requests = iter([completion_request(target, next(prompts), load.max_tokens) for _ in range(load.num_requests)])
     cpu_before, started_at = time.process_time(), time.perf_counter()
     clients = [asyncio.create_task(_client(target, requests)) for _ in range(load.concurrency)]
     try:

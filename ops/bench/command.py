@@ -25,7 +25,7 @@ from ops.serving.plan import DEFAULT_SOURCE
 from ops.serving.sources import SourceKind, resolve
 from workers.runners.llama_cpp.machine import num_processors
 
-# A prompt, the chat template around it, and some room.
+# A prompt and some room.
 PROMPT_ROOM = 160
 
 

@@ -64,7 +64,7 @@ def _circumstances(report: Report) -> str:
         if model is not None
         else "no model",
         f"{plan.threads} threads, {plan.sequences} sequences of {plan.context} tokens, {plan.max_tokens} new tokens,"
-        " greedy, ignore_eos, chat completions streamed, prompts all different",
+        " greedy, ignore_eos, completions streamed, raw prompts that all begin differently",
         f"{plan.warm_up.num_requests} requests before every turn to warm up",
         ARRIVAL,
         f"order {' '.join(report.arms)}, {plan.rounds} times, every server started anew; the load generator shares the"

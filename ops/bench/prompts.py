@@ -9,7 +9,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 # Lists of coprime lengths, each walked by the prompt's number: no text comes twice before their product is through, and
-# no two of the first 992 begin with the same two words, so that a prefix cache finds nothing beyond the chat template.
+# no two of the first 992 begin with the same two words, so that a prefix cache finds nothing.
 _FIRST = _words("""
     Amber Brisk Copper Dusty Eastern Frozen Golden Hidden Ivory Jolly Kindred Lonely Marble Narrow Olive Purple Quiet
     Rustic Silver Timber Upper Velvet Windy Young Bitter Clever Distant Early Feather Gentle Hollow Iron

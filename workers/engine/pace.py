@@ -44,9 +44,14 @@ class StepPace:
         self._tokens = self._tokens * _DECAY + num_prefill + num_decodes
         self._seconds = self._seconds * _DECAY + duration_s
 
-    def prefill_cap(self, budget: int) -> int:
-        """The most prefill tokens, out of `budget`, for a step that also decodes."""
+    def prefill_cap(self, budget: int, num_decodes: int = 1, num_behind: int = 1) -> int:
+        """The most prefill tokens, out of `budget`, for a step that also decodes.
+
+        Where more sequences wait for their prompt than decode, the bound widens with the square of their ratio: a
+        burst would otherwise start one by one, behind the first that came, in steps that are nearly empty.
+        """
         if not self._decode_steps or self._seconds <= 0:
             return min(budget, _FIRST_CHUNK)
-        cap = _MEDIAN_STEPS * median(self._decode_steps) * self._tokens / self._seconds
+        pressure = max(1.0, num_behind / num_decodes) ** 2
+        cap = pressure * _MEDIAN_STEPS * median(self._decode_steps) * self._tokens / self._seconds
         return min(budget, max(int(cap), _LEAST_CHUNK))

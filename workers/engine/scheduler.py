@@ -117,7 +117,7 @@ class Scheduler:
         if plan.num_decodes:
             if self.pace.wants_decodes_only:
                 return
-            budget = self.pace.prefill_cap(budget)
+            budget = self.pace.prefill_cap(budget, plan.num_decodes, len(behind))
         for sequence in behind:
             count = min(sequence.num_uncomputed, budget)
             if count == 0:

@@ -61,10 +61,8 @@ class ChatServer:
         yield b"0\r\n\r\n"
 
     def _payloads(self) -> Iterator[bytes]:
-        deltas: list[dict[str, str | None]] = [{"role": "assistant", "content": None}]
-        deltas += [{"content": piece} for piece in self.pieces]
-        for delta in deltas:
-            yield json.dumps({"choices": [{"index": 0, "delta": delta}], "usage": None}).encode()
+        for piece in ("", *self.pieces):
+            yield json.dumps({"choices": [{"index": 0, "text": piece}], "usage": None}).encode()
         usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         yield json.dumps({"choices": [], "usage": usage}).encode()
         yield b"[DONE]"

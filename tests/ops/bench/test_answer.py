@@ -9,8 +9,8 @@ from ops.bench.answer import Answer, error_text
 from ops.bench.errors import RequestFailed
 
 
-def event(delta: dict[str, Any] | None = None, usage: dict[str, int] | None = None) -> bytes:
-    choices = [] if delta is None else [{"index": 0, "delta": delta}]
+def event(choice: dict[str, Any] | None = None, usage: dict[str, int] | None = None) -> bytes:
+    choices = [] if choice is None else [{"index": 0, **choice}]
     return b"data: " + json.dumps({"choices": choices, "usage": usage}).encode() + b"\n\n"
 
 
@@ -18,12 +18,12 @@ USAGE = event(usage={"prompt_tokens": 51, "completion_tokens": 5})
 DONE = b"data: [DONE]\n\n"
 
 
-def test_first_token_is_the_first_content_not_the_role() -> None:
+def test_first_token_is_the_first_text_not_an_empty_piece() -> None:
     answer = Answer(sent_at=10.0)
-    answer.feed(event({"role": "assistant", "content": ""}), 11.0)
-    answer.feed(event({"role": "assistant", "content": None}), 11.5)
-    answer.feed(event({"content": "A"}), 12.0)
-    answer.feed(event({"content": "B"}), 14.0)
+    answer.feed(event({"text": ""}), 11.0)
+    answer.feed(event({"text": None}), 11.5)
+    answer.feed(event({"text": "A"}), 12.0)
+    answer.feed(event({"text": "B"}), 14.0)
     answer.feed(event({}), 15.0)
     answer.feed(USAGE + DONE, 16.0)
     sample = answer.finish(17.0)
@@ -33,8 +33,8 @@ def test_first_token_is_the_first_content_not_the_role() -> None:
 
 def test_tokens_are_those_of_usage_not_of_chunks() -> None:
     answer = Answer(sent_at=0.0)
-    answer.feed(event({"content": "several tokens in one chunk"}), 1.0)
-    answer.feed(event({"content": "and more"}), 3.0)
+    answer.feed(event({"text": "several tokens in one chunk"}), 1.0)
+    answer.feed(event({"text": "and more"}), 3.0)
     answer.feed(USAGE + DONE, 4.0)
     sample = answer.finish(4.0)
     assert (sample.prompt_tokens, sample.completion_tokens) == (51, 5)
@@ -43,17 +43,17 @@ def test_tokens_are_those_of_usage_not_of_chunks() -> None:
 
 def test_one_token_has_no_time_per_further_token() -> None:
     answer = Answer(sent_at=0.0)
-    answer.feed(event({"content": "x"}, {"prompt_tokens": 1, "completion_tokens": 1}) + DONE, 1.0)
+    answer.feed(event({"text": "x"}, {"prompt_tokens": 1, "completion_tokens": 1}) + DONE, 1.0)
     assert answer.finish(1.0).tpot_s is None
 
 
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [
-        (event({"content": "x"}) + USAGE, r"without \[DONE\]"),
+        (event({"text": "x"}) + USAGE, r"without \[DONE\]"),
         (USAGE + DONE, "no content"),
-        (event({"content": "x"}) + DONE, "no usage"),
-        (event({"content": "x"}, {"prompt_tokens": 1}) + DONE, "no usage"),
+        (event({"text": "x"}) + DONE, "no usage"),
+        (event({"text": "x"}, {"prompt_tokens": 1}) + DONE, "no usage"),
     ],
 )
 def test_what_is_missing_is_named(stream: bytes, reason: str) -> None:

@@ -37,7 +37,7 @@ async def test_times_are_in_order() -> None:
 async def test_each_request_has_its_own_prompt_and_the_settings() -> None:
     chat = ChatServer()
     await measure(chat, Load(4, 12, max_tokens=16))
-    texts = [request["messages"][0]["content"] for request in chat.requests]
+    texts = [request["prompt"] for request in chat.requests]
     assert sorted(texts) == sorted(prompt(number) for number in range(12))
     for request in chat.requests:
         assert "Authorization: Bearer secret" in request["head"]

@@ -25,7 +25,7 @@ class Peer(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         usage = {{"prompt_tokens": 3, "completion_tokens": asked["max_tokens"] - {short}}}
-        chunks = [{{"choices": [{{"index": 0, "delta": {{"content": "x"}}}}]}}, {{"choices": [], "usage": usage}}]
+        chunks = [{{"choices": [{{"index": 0, "text": "x"}}]}}, {{"choices": [], "usage": usage}}]
         payloads = [*map(json.dumps, chunks), "[DONE]"]
         self.answer("".join(f"data: {{payload}}\\n\\n" for payload in payloads).encode())
 

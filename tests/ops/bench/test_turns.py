@@ -65,7 +65,7 @@ async def test_arms_take_turns() -> None:
 async def test_every_turn_has_the_same_prompts_each_once() -> None:
     chats = [ChatServer(), ChatServer()]
     await run_turns([LocalArm("a", [*chats], [])], plan(rounds=2), Results(), lambda _: None)
-    first, second = (sorted(request["messages"][0]["content"] for request in chat.requests) for chat in chats)
+    first, second = (sorted(request["prompt"] for request in chat.requests) for chat in chats)
     assert first == second
     # 8 to warm up, then 4 at c=1 and two for each of 8 clients
     assert len(first) == len(set(first)) == 8 + 4 + 16

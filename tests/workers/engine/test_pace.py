@@ -16,6 +16,16 @@ def test_a_chunk_takes_about_two_median_decode_steps() -> None:
     assert 20 <= pace.prefill_cap(512) <= 30  # 2 x 41 ms x 320 tokens a second
 
 
+def test_a_burst_behind_few_decodes_gets_larger_chunks() -> None:
+    pace = StepPace()
+    for _ in range(20):
+        pace.observe(1, 0, 0.010)
+    pace.observe(0, 200, 1.0)
+    assert pace.prefill_cap(512, num_decodes=8, num_behind=1) == 8
+    assert pace.prefill_cap(512, num_decodes=4, num_behind=4) == 8
+    assert pace.prefill_cap(512, num_decodes=1, num_behind=7) == 196
+
+
 def test_one_slow_step_does_not_move_the_median() -> None:
     pace = StepPace()
     pace.observe(0, 1000, 1.0)
