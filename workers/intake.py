@@ -66,6 +66,7 @@ class Intake:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pull: PullLoop | None = None
         self._is_draining = False
+        self._failure: str | None = None
 
     @property
     def slots(self) -> int:
@@ -82,7 +83,9 @@ class Intake:
 
     @property
     def trouble(self) -> str | None:
-        """Why this model cannot be served any more: a broken backend, or a step that never ends."""
+        """Why this model cannot be served any more: a broken backend, a step that never ends, a task of ours gone."""
+        if self._failure is not None:
+            return self._failure
         if self._engine.broken is not None:
             return self._engine.broken
         if self._engine.is_stuck(time.monotonic(), self._config.stuck_step_s):
@@ -93,8 +96,10 @@ class Intake:
         """Load the model on the engine's thread and take what waits for it. Raises RunnerError."""
         self._engine.start()
         self._opened = await asyncio.wrap_future(self._engine.opened)
-        for work in (self._dispatch(), self._tick()):
-            self._keep(asyncio.create_task(work))
+        for name, work in (("dispatch", self._dispatch()), ("tick", self._tick())):
+            task = asyncio.create_task(work, name=name)
+            self._keep(task)
+            task.add_done_callback(self._note_failure)
         return self.served()
 
     async def pull(self) -> None:
@@ -173,6 +178,9 @@ class Intake:
         finally:
             self._num_reading -= 1
         if session is None:
+            return
+        if self._is_draining:  # it was being read when the drain began
+            await lease.nak()
             return
         self._sessions[session.run_id] = session
         try:
@@ -254,6 +262,11 @@ class Intake:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._settled)
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        """Without these tasks nothing reaches a journal: the worker has to go, not only the task."""
+        if not task.cancelled():
+            self._failure = f"the {task.get_name()} task of {self.model_id} ended: {task.exception()!r}"
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -1,19 +1,23 @@
 """What a worker does with a delivery, whatever happens to it on the way. Real broker, real engine."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from broker.lease import Lease
 from broker.records import get_record, read_records
 from broker.subjects import STREAM_DLQ, STREAM_TOKENS, cancel_subject, journal, request_subject
 from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
-from schemas.requests import ChatMessage, ChatPrompt, PriorityClass, SamplingParams
+from schemas.requests import ChatMessage, ChatPrompt, GenerateRequest, PriorityClass, SamplingParams
 from tests.conftest import Broker
 from tests.support.waiting import until
 from tests.workers.harness import EDGE, EdgeSide, edge_side, end_of, intake, tokens
 from workers.engine.engine import Engine
+from workers.engine.messages import Emission
+from workers.session import Session
 
 
 @pytest.fixture
@@ -205,3 +209,40 @@ async def test_the_broker_is_restarted_in_mid_sentence(broker: Broker, edge: Edg
         await broker.server.restart()
         assert [await end_of(view) for view in views] == [expected] * 4
         await edge.queue_is_empty()
+
+
+async def test_a_delivery_still_being_read_when_the_drain_begins_goes_back(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_read = asyncio.Event(), asyncio.Event()
+    read = Lease.request
+
+    async def slow_read(lease: Lease) -> GenerateRequest:
+        is_reading.set()
+        await may_read.wait()
+        return await read(lease)
+
+    monkeypatch.setattr(Lease, "request", slow_read)
+    async with intake(broker) as worker:
+        view = await edge.submit(edge.request())
+        await is_reading.wait()
+        draining = asyncio.create_task(worker.drain())
+        await until(lambda: worker.credit == 0)
+        may_read.set()
+        await draining
+    assert view.fold.started is None
+    assert view.fold.terminal is None
+
+
+async def test_a_worker_that_can_no_longer_pass_tokens_on_says_so(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(session: Session, emission: Emission) -> None:
+        raise ZeroDivisionError
+
+    async with intake(broker) as worker:
+        assert worker.trouble is None
+        monkeypatch.setattr(Session, "take", broken)
+        await edge.submit(edge.request())
+        await until(lambda: worker.trouble is not None)
+        assert "dispatch" in (worker.trouble or "")
