@@ -103,8 +103,10 @@ class Stack:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"up ended with {self.process.returncode}:\n{self.log_path.read_text()}")
+        # Without workers of its own the stack waits for those that a test starts beside it.
+        path = "/livez" if self.options[-2:] == ("--workers", "0") else "/readyz"
         try:
-            fetch(f"{self.url}/readyz", timeout_s=2)
+            fetch(f"{self.url}{path}", timeout_s=2)
             return self.run["edge"] is not None
         except OSError:
             return False
