@@ -13,6 +13,7 @@ from schemas.errors import ErrorCode, ServingError
 from workers.engine.config import EngineConfig
 from workers.engine.inbox import Cancel, Command, Inbox
 from workers.engine.messages import Emission, EngineRequest, Errored
+from workers.engine.outbox import Outbox
 from workers.engine.stats import EngineStats, StepObserver
 from workers.engine.stepper import Stepper
 from workers.runners.base import ModelRunner, Opened, RunnerError, RunnerSpec
@@ -27,8 +28,8 @@ class Engine:
     `wait_ready` and `close`.
 
     Every submitted request gets exactly one `Completed` or `Errored`, unless it is cancelled or the engine closed.
-    `emit` is called on the engine thread, once a step; it must hand over and return. An emission that was on its way
-    when `cancel` was called may still arrive: the owner drops what it does not know.
+    `emit` is called on the engine thread, at most once a step; it must hand over and return. An emission that was on its
+    way when `cancel` was called may still arrive: the owner drops what it does not know.
 
     After a failure of the runner `broken` says why, every request has been answered with a retryable error, and so is
     each new one: the owner is to replace the engine.
@@ -50,6 +51,7 @@ class Engine:
         self._on_step = on_step
         self._inbox = Inbox(runner.abort)
         self._stepper: Stepper | None = None
+        self._outbox = Outbox(0.0)
         self._thread = Thread(target=self._main, name=f"engine-{spec.model_id}", daemon=True)
         self._busy_since: float | None = None
         self.opened: Future[Opened] = Future()
@@ -126,6 +128,7 @@ class Engine:
         try:
             opened = self._runner.open(self._spec)
             self._stepper = Stepper(self._runner, opened, self._config, self._on_step)
+            self._outbox = Outbox(opened.capabilities.emit_interval_s)
         except Exception as error:
             self.broken = str(error) or repr(error)
             reason = error if isinstance(error, RunnerError) else RunnerError(f"the model does not load: {error!r}")
@@ -157,10 +160,15 @@ class Engine:
             else:
                 stepper.add(command)
         self._step(stepper)
-        self._tell(stepper.take_emissions())
+        self._collect(stepper)
+        if self._outbox.is_due:
+            self._hand_over()
 
     def _step(self, stepper: Stepper) -> None:
         plan = stepper.schedule()
+        if plan.num_prefill or not plan.items:
+            # A step that may take long, or none at all: nothing waits for its end.
+            self._hand_over()
         if not plan.items or not self._inbox.begin_flight(plan.request_ids):
             return
         try:
@@ -175,13 +183,20 @@ class Engine:
         self.broken = str(error) or repr(error)
         stepper, self._stepper = self._stepper, None
         if stepper is not None:
-            self._tell(stepper.take_emissions())
+            self._collect(stepper)
+        self._hand_over()
         self._refuse_all()
 
     def _refuse_all(self) -> None:
         """Answer every request that was taken from the inbox and has no ending yet."""
         error = ServingError(ErrorCode.INTERNAL, "the model stopped working on this worker", retryable=True)
         self._tell([Errored(request_id, error) for request_id in self._inbox.unsettled()])
+
+    def _collect(self, stepper: Stepper) -> None:
+        self._outbox.add(stepper.take_emissions(), time.monotonic())
+
+    def _hand_over(self) -> None:
+        self._tell(self._outbox.take(time.monotonic()))
 
     def _tell(self, emissions: list[Emission]) -> None:
         emissions = self._inbox.settle(emissions)

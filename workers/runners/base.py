@@ -63,6 +63,8 @@ class Capabilities:
 
     `fork_cost_tokens` is the price of a fork in prefilled tokens. `kv_token_budget` is shared by all handles.
     `kv_format` goes into the fingerprint of exported KV. `exact_batching`: logits depend on nothing else in a batch.
+    `emit_interval_s`: how long tokens may be held back to go on together; above 0 where the runner computes on all
+    processors, since what goes on then takes its time from the next step.
     """
 
     max_batch_tokens: int
@@ -77,6 +79,7 @@ class Capabilities:
     can_export: bool
     exact_batching: bool
     kv_format: str
+    emit_interval_s: float = 0.0
 
 
 class Tokenizer(Protocol):
