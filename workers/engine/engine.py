@@ -28,8 +28,8 @@ class Engine:
     `wait_ready` and `close`.
 
     Every submitted request gets exactly one `Completed` or `Errored`, unless it is cancelled or the engine closed.
-    `emit` is called on the engine thread, at most once a step; it must hand over and return. An emission that was on its
-    way when `cancel` was called may still arrive: the owner drops what it does not know.
+    `emit` is called on the engine thread, at most once a step; it must hand over and return. An emission that was on
+    its way when `cancel` was called may still arrive: the owner drops what it does not know.
 
     After a failure of the runner `broken` says why, every request has been answered with a retryable error, and so is
     each new one: the owner is to replace the engine.
