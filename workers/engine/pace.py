@@ -17,27 +17,28 @@ _MEASURE_EVERY = 8
 class StepPace:
     """A running estimate of decode step and prefill rate.
 
-    The rate counts all tokens of the steps that held prompt tokens, over their whole time: a little low when decodes
+    Steps are remembered by how many sequences decoded, since on a processor eight take far longer than one: measured
+    at one, the chunks beside eight would be so small that a prompt hardly got on. The rate counts all tokens of the steps that held prompt tokens, over their whole time: a little low when decodes
     ran beside, and never wild, as a difference of two noisy times would be.
     """
 
     __slots__ = ("_decode_steps", "_num_mixed", "_seconds", "_tokens")
 
     def __init__(self) -> None:
-        self._decode_steps: deque[float] = deque(maxlen=_WINDOW)
+        self._decode_steps: dict[int, deque[float]] = {}
         self._tokens = 0.0
         self._seconds = 0.0
         self._num_mixed = 0
 
-    @property
-    def wants_decodes_only(self) -> bool:
-        """Whether the next step with decodes should hold nothing else, because their time is unknown or old."""
-        return not self._decode_steps or self._num_mixed >= _MEASURE_EVERY
+    def wants_decodes_only(self, num_decodes: int) -> bool:
+        """Whether the next step should hold nothing but so many decodes, because their time is unknown or old."""
+        return _size_class(num_decodes) not in self._decode_steps or self._num_mixed >= _MEASURE_EVERY
 
     def observe(self, num_decodes: int, num_prefill: int, duration_s: float) -> None:
         """Note a forward pass of so many decode and prefill tokens."""
         if num_prefill == 0:
-            self._decode_steps.append(duration_s)
+            steps = self._decode_steps.setdefault(_size_class(num_decodes), deque(maxlen=_WINDOW))
+            steps.append(duration_s)
             self._num_mixed = 0
             return
         self._num_mixed += num_decodes > 0
@@ -50,8 +51,14 @@ class StepPace:
         Where more sequences wait for their prompt than decode, the bound widens with the square of their ratio: a
         burst would otherwise start one by one, behind the first that came, in steps that are nearly empty.
         """
-        if not self._decode_steps or self._seconds <= 0:
+        steps = self._decode_steps.get(_size_class(num_decodes))
+        if not steps or self._seconds <= 0:
             return min(budget, _FIRST_CHUNK)
         pressure = max(1.0, num_behind / num_decodes) ** 2
-        cap = pressure * _MEDIAN_STEPS * median(self._decode_steps) * self._tokens / self._seconds
+        cap = pressure * _MEDIAN_STEPS * median(steps) * self._tokens / self._seconds
         return min(budget, max(int(cap), _LEAST_CHUNK))
+
+
+def _size_class(num_decodes: int) -> int:
+    """Doubling classes: 1, 2 to 3, 4 to 7, and so on."""
+    return num_decodes.bit_length()

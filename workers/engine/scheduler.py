@@ -115,7 +115,7 @@ class Scheduler:
     def _share(self, plan: StepPlan, behind: list[Sequence]) -> None:
         budget = self._max_batch_tokens - plan.num_decodes
         if plan.num_decodes:
-            if self.pace.wants_decodes_only:
+            if self.pace.wants_decodes_only(plan.num_decodes):
                 return
             budget = self.pace.prefill_cap(budget, plan.num_decodes, len(behind))
         for sequence in behind:

@@ -13,13 +13,13 @@ def test_a_chunk_takes_about_two_median_decode_steps() -> None:
     for _ in range(20):
         pace.observe(8, 0, 0.041)
     pace.observe(0, 320, 1.0)
-    assert 20 <= pace.prefill_cap(512) <= 30  # 2 x 41 ms x 320 tokens a second
+    assert 20 <= pace.prefill_cap(512, num_decodes=8) <= 30  # 2 x 41 ms x 320 tokens a second
 
 
 def test_a_burst_behind_few_decodes_gets_larger_chunks() -> None:
     pace = StepPace()
-    for _ in range(20):
-        pace.observe(1, 0, 0.010)
+    for num_decodes in (1, 4, 8):
+        pace.observe(num_decodes, 0, 0.010)
     pace.observe(0, 200, 1.0)
     assert pace.prefill_cap(512, num_decodes=8, num_behind=1) == 8
     assert pace.prefill_cap(512, num_decodes=4, num_behind=4) == 8
@@ -41,24 +41,24 @@ def test_mixed_steps_settle_within_the_bound() -> None:
         pace.observe(8, 0, 0.014)
     pace.observe(0, 512, 0.128)
     for _ in range(200):
-        chunk = pace.prefill_cap(4096)
+        chunk = pace.prefill_cap(4096, num_decodes=8)
         duration = 0.014 + chunk / 4000
         assert duration <= 3.1 * 0.014
         pace.observe(8, chunk, duration)
-    assert pace.prefill_cap(4096) >= 50
+    assert pace.prefill_cap(4096, num_decodes=8) >= 50
 
 
 def test_decodes_are_measured_first_and_again_among_many_mixed_steps() -> None:
     pace = StepPace()
     pace.observe(0, 512, 0.1)
-    assert pace.wants_decodes_only
+    assert pace.wants_decodes_only(4)
     pace.observe(4, 0, 0.01)
     for _ in range(8):
-        assert not pace.wants_decodes_only
+        assert not pace.wants_decodes_only(4)
         pace.observe(4, 100, 0.03)
-    assert pace.wants_decodes_only
+    assert pace.wants_decodes_only(4)
     pace.observe(4, 0, 0.01)
-    assert not pace.wants_decodes_only
+    assert not pace.wants_decodes_only(4)
 
 
 def test_a_runner_with_a_fixed_step_time_gets_full_chunks() -> None:
@@ -66,8 +66,20 @@ def test_a_runner_with_a_fixed_step_time_gets_full_chunks() -> None:
     pace.observe(0, 10, 0.02)
     for _ in range(30):
         pace.observe(4, 0, 0.02)
-        pace.observe(4, pace.prefill_cap(512), 0.02)
-    assert pace.prefill_cap(512) == 512
+        pace.observe(4, pace.prefill_cap(512, num_decodes=4), 0.02)
+    assert pace.prefill_cap(512, num_decodes=4) == 512
+
+
+def test_chunks_are_measured_by_the_decodes_beside_them() -> None:
+    """A step of one says nothing of a step of eight on a processor, where each sequence costs."""
+    pace = StepPace()
+    pace.observe(0, 400, 1.0)
+    pace.observe(1, 0, 0.006)
+    assert pace.wants_decodes_only(6)
+    pace.observe(6, 0, 0.025)
+    assert not pace.wants_decodes_only(7)
+    assert pace.prefill_cap(512, num_decodes=6, num_behind=2) == 20
+    assert pace.prefill_cap(512, num_decodes=1) == 8
 
 
 def test_however_slow_a_prompt_gets_on() -> None:
