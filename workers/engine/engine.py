@@ -20,6 +20,9 @@ from workers.runners.base import ModelRunner, Opened, RunnerError, RunnerSpec
 
 logger = logging.getLogger(__name__)
 
+# Prompt tokens from which on a step may take much longer than decodes alone.
+_LONG_PREFILL = 32
+
 Emit = Callable[[list[Emission]], None]
 
 
@@ -166,7 +169,7 @@ class Engine:
 
     def _step(self, stepper: Stepper) -> None:
         plan = stepper.schedule()
-        if plan.num_prefill or not plan.items:
+        if plan.num_prefill > _LONG_PREFILL or not plan.items:
             # A step that may take long, or none at all: nothing waits for its end.
             self._hand_over()
         if not plan.items or not self._inbox.begin_flight(plan.request_ids):
