@@ -22,6 +22,7 @@ BUCKET_WORKERS = "workers"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EVENTS_ALL = "inferflux.evt.>"
+CLAIMS_ALL = "inferflux.tok.*.*.run"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start of a child. It writes `ready_file` once it serves; `id` differs from start to start."""
+    """One start of a child, `at` Unix time. It writes `ready_file` once it serves; `id` differs from start to start."""
 
     id: str
     command: list[str]
     ready_file: Path
+    at: float = field(default_factory=time.time)
 
 
 class Service:
