@@ -18,7 +18,7 @@ from broker.lease import Lease
 from broker.outcomes import Expect
 from broker.records import Record, get_record, read_records
 from broker.subjects import STREAM_TOKENS, dlq_subject, journal
-from broker.takeover import ClaimOutcome, decode_record, judge
+from broker.takeover import ClaimOutcome, Takeover, decode_record, judge
 from schemas.codec import encode_event
 from schemas.errors import ErrorCode
 from schemas.events import Cancelled, Delta, Event, Failed, Finished, FinishReason, Progress, Released, Started, Usage
@@ -81,6 +81,14 @@ class Claim:
         self.confirmed = 0
         self.token_ids: list[int] = []
         self.pieces: list[str] = []
+
+    async def look(self) -> Takeover:
+        """What a claim would find now. Claims nothing, and a replica that lags may answer: a hint.
+
+        Raises BrokerUnavailable.
+        """
+        records = await read_records(self._connection, STREAM_TOKENS, self._subjects.all, is_complete=lambda _: True)
+        return judge(records, self._poison_after)
 
     async def acquire(self) -> ClaimOutcome:
         """Claim the request and read what was written before.
