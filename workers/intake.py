@@ -215,7 +215,7 @@ class Intake:
             await lease.term()
             return
         claim = Claim(self._connection, ref, lease, worker_id=self._config.worker_id, fingerprint="")
-        if await claim.acquire() in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
+        if await claim.acquire() is not ClaimOutcome.SETTLED:
             await claim.fail(ErrorCode.INVALID_PARAMETER, f"the request cannot be read: {reason}")
         else:
             await lease.ack()
