@@ -279,7 +279,9 @@ class Session:
             case ClaimOutcome.POISONED:
                 if await self._claim.poison("every worker that took it ended before anything came of it"):
                     self._context.on_dead_letter("poisoned")
-                await self._over("poisoned")
+                    await self._over("poisoned")
+                else:
+                    await self._over("fenced")
 
     async def _refuse_expired(self) -> None:
         """An expired request is never started; its edge normally says so first, and this worker only clears it away."""
