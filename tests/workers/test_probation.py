@@ -1,6 +1,7 @@
 """Suspects, requests whose last worker ended before anything came of them, are started one at a time."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -99,7 +100,7 @@ async def life_of(broker: Broker, request_id: str) -> Life:
 def started_one_by_one(lives: list[Life]) -> bool:
     """Whether each had its first token before the next one was started for good."""
     trials = sorted((life.claims()[-1], life.first_token()) for life in lives)
-    return all(first_token < claim for (_, first_token), (claim, _) in zip(trials, trials[1:], strict=False))
+    return all(first_token < claim for (_, first_token), (claim, _) in pairwise(trials))
 
 
 def test_the_place_is_for_one() -> None:
