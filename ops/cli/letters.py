@@ -61,6 +61,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     """The same for people: one fact a line, nested ones with their names joined."""
     found = []
     for name, value in facts.items():
+        if isinstance(value, tuple) and value and isinstance(value[0], dict):
+            value = {str(number): each for number, each in enumerate(value, start=1)}
         if isinstance(value, dict):
             found += [f"{name}.{line}" for line in lines(value)]
         elif value is not None and value not in ((), ""):

@@ -52,9 +52,8 @@ def test_what_was_given_up_is_listed_shown_dropped_and_queued_again(stack: Stack
 
     assert dlq(stack, "drop", to_drop).returncode == 0
     assert [each["id"] for each in from_elsewhere(stack)["data"]] == [to_retry]
-    for verb in ("show", "retry", "drop"):
-        done = dlq(stack, verb, to_drop)
-        assert (done.returncode, done.stderr) == (1, f"error: there is no dead letter {to_drop}\n")
+    done = dlq(stack, "retry", to_drop)
+    assert (done.returncode, done.stderr) == (1, f"error: there is no dead letter {to_drop}\n")
 
     mend(stack)
     new_id = dlq(stack, "retry", f"chatcmpl-{to_retry}").stdout.strip()
@@ -103,10 +102,9 @@ def check_shown(stack: Stack, request_id: str) -> None:
     assert shown["endpoint"] == "chat.completions"
     assert shown["headers"]["Ifx-Request-Id"] == request_id
     assert QUESTION not in json.dumps(shown)
-    assert QUESTION not in dlq(stack, "show", request_id).stdout
-    with_text = dlq_json(stack, "show", request_id, "--text")
-    assert with_text["prompt"]["messages"][0]["content"] == QUESTION
-    assert f"owner: {shown['owner']}" in dlq(stack, "show", request_id).stdout
+    with_text = dlq(stack, "show", request_id, "--text").stdout
+    assert QUESTION in with_text
+    assert f"owner: {shown['owner']}\n" in with_text
 
 
 def mend(stack: Stack) -> None:
@@ -114,7 +112,7 @@ def mend(stack: Stack) -> None:
     echo_config(stack.data_dir.parent, "echo:repeat?prefill_rate=2000")
     before = {worker["pid"] for worker in stack.run["workers"]}
     for pid in before:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGKILL)
 
     def have_come_back() -> bool:
         now = {worker["pid"] for worker in stack.run["workers"]}
