@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.connection import Connection
+from broker.dead_letters import bury
 from broker.errors import BrokerUnavailable, PayloadTooLarge, StreamFull, WrongSequence
 from broker.lease import Lease
 from broker.outcomes import Expect
 from broker.records import Record, get_record, read_records
-from broker.subjects import STREAM_TOKENS, dlq_subject, journal
-from broker.takeover import ClaimOutcome, decode_record, judge
+from broker.subjects import STREAM_TOKENS, journal
+from broker.takeover import ClaimOutcome, Takeover, decode_record, judge
 from schemas.codec import encode_event
 from schemas.errors import ErrorCode
 from schemas.events import Cancelled, Delta, Event, Failed, Finished, FinishReason, Progress, Released, Started, Usage
@@ -81,6 +82,14 @@ class Claim:
         self.confirmed = 0
         self.token_ids: list[int] = []
         self.pieces: list[str] = []
+
+    async def look(self) -> Takeover:
+        """What a claim would find now. Claims nothing, and a replica that lags may answer: a hint.
+
+        Raises BrokerUnavailable.
+        """
+        records = await read_records(self._connection, STREAM_TOKENS, self._subjects.all, is_complete=lambda _: True)
+        return judge(records, self._poison_after)
 
     async def acquire(self) -> ClaimOutcome:
         """Claim the request and read what was written before.
@@ -180,15 +189,7 @@ class Claim:
 
         Raises as `finish` does.
         """
-        headers = {**self._lease.headers, "Ifx-Reason": reason}
-        await self._connection.publish_acked(
-            dlq_subject(self._lease.model, self._request_id),
-            self._lease.payload,
-            headers=headers,
-            msg_id=f"dlq-{self._lease.stream_seq}",  # the same for every worker that tries this
-            give_up_s=_END_S,
-        )
-        _log.error("request %s is poisoned: %s", self._request_id, reason)
+        await bury(self._connection, self._lease, self._request_id, reason, self.fold, _END_S)
         return await self.fail(ErrorCode.POISONED, f"the request was given up: {reason}")
 
     async def _claim(self, last: int, deadline: float) -> bool:

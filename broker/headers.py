@@ -11,9 +11,20 @@ DEADLINE = "Ifx-Deadline"
 EDGE = "Ifx-Edge"
 # The body is not in the message but in the blob stream.
 BLOB = "Ifx-Blob"
+# Of a dead letter: why it was given up, after how many workers, and what its edge had accepted, as JSON.
+REASON = "Ifx-Reason"
+ATTEMPTS = "Ifx-Attempts"
+ACCEPTED = "Ifx-Accepted"
 CONTENT_TYPE = "Content-Type"
 TRACEPARENT = "traceparent"
 MSGPACK = "application/msgpack"
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers of a stored message, from the block that the server keeps."""
+    _, *lines = block.decode(errors="replace").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    return {name: value.strip() for name, _, value in pairs}
 
 
 class RequestRef(NamedTuple):

@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import Mapping
 
-from broker.blobs import BlobRef, get_blob
+from broker.bodies import read_body
 from broker.connection import Connection
 from broker.errors import BrokerTimeout, BrokerUnavailable, NoResponders
-from broker.headers import BLOB, EDGE, REQUEST_ID, RequestRef
+from broker.headers import EDGE, REQUEST_ID, RequestRef
 from broker.specs import ACK_WAIT_S
 from broker.subjects import is_valid_id, parse_delivery, parse_request
 from schemas.codec import CodecError, decode_request
@@ -59,16 +59,13 @@ class Lease:
         """Journal of the request, from the headers. Raises CodecError: a message published by hand may have none."""
         return _checked(RequestRef(self.headers.get(EDGE, ""), self.headers.get(REQUEST_ID, "")))
 
+    async def body(self) -> bytes:
+        """The request's body, fetched if it was claim-checked. Raises CodecError, BlobMissing, BrokerUnavailable."""
+        return await read_body(self._connection, self.headers, self.payload)
+
     async def request(self) -> GenerateRequest:
-        """Decode the request; fetch a claim-checked body first. Raises CodecError, BlobMissing, BrokerUnavailable."""
-        payload = self.payload
-        if BLOB in self.headers:
-            try:
-                blob = BlobRef.parse(self.headers[BLOB])
-            except ValueError as error:
-                raise CodecError(f"header {BLOB}: {error}") from error
-            payload = await get_blob(self._connection, blob)
-        request = decode_request(payload)
+        """The decoded request. Raises as `body` does."""
+        request = decode_request(await self.body())
         _checked(RequestRef(request.edge, request.request_id))
         return request
 

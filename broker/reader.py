@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -33,10 +34,11 @@ OnRecord = Callable[[str, int, bytes, dict[str, str] | None], None]
 
 @dataclass(frozen=True, slots=True)
 class StartAt:
-    """Where a reader begins: new records, the beginning, a sequence, or the last record of each subject."""
+    """Where a reader begins: new records, the beginning, a sequence, a time, or the last record of each subject."""
 
     policy: str
     seq: int = 0
+    time: str = ""
 
     @classmethod
     def new(cls) -> "StartAt":
@@ -49,6 +51,11 @@ class StartAt:
     @classmethod
     def sequence(cls, seq: int) -> "StartAt":
         return cls("by_start_sequence", seq)
+
+    @classmethod
+    def stored_since(cls, unix_time: float) -> "StartAt":
+        """By the broker's clock."""
+        return cls("by_start_time", time=datetime.fromtimestamp(unix_time, UTC).isoformat())
 
     @classmethod
     def last_per_subject(cls) -> "StartAt":
@@ -196,6 +203,8 @@ class JournalReader:
             return {**config, "deliver_policy": "by_start_sequence", "opt_start_seq": self._last_seq + 1}
         if self._start_at.policy == "by_start_sequence":
             config["opt_start_seq"] = self._start_at.seq
+        if self._start_at.policy == "by_start_time":
+            config["opt_start_time"] = self._start_at.time
         return {**config, "deliver_policy": self._start_at.policy}
 
     def _take(self, message: Msg) -> None:

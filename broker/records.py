@@ -4,14 +4,16 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
 from broker.connection import Connection
 from broker.errors import ApiError, BrokerError, BrokerTimeout, BrokerUnavailable, NoResponders
+from broker.headers import parse_headers
 from broker.inbox import status
 
 _NO_MESSAGE = 10037
@@ -20,12 +22,13 @@ _RETRY_S = 0.05
 
 
 class Record(NamedTuple):
-    """A stored message. `stored_at` is Unix time by the broker's clock, 0.0 where not asked for."""
+    """A stored message. Only `get_record` brings `stored_at`, Unix time by the broker's clock, and `headers`."""
 
     subject: str
     seq: int
     payload: bytes
     stored_at: float = 0.0
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 async def get_record(
@@ -52,6 +55,7 @@ async def get_record(
                 message["seq"],
                 base64.b64decode(message.get("data", "")),
                 datetime.fromisoformat(message["time"]).timestamp(),
+                parse_headers(base64.b64decode(message.get("hdrs", ""))),
             )
         await _pause_or_give_up(connection, deadline, failure)
 

@@ -13,6 +13,7 @@ from broker.subjects import (
     CANCEL_ALL,
     EVENTS_ALL,
     STREAM_BLOBS,
+    STREAM_DLQ,
     STREAM_REQUESTS,
     STREAM_TOKENS,
     bucket_stream,
@@ -69,8 +70,11 @@ _INSPECT = (
     "$JS.API.CONSUMER.INFO.*.*",
 )
 _PERMISSIONS = {
-    # The only creator of streams and request consumers. Registers models, so that `up` needs no second role for it.
-    Role.TOPOLOGY: Permissions(publish=("$JS.API.>", f"$KV.{BUCKET_MODELS}.>"), subscribe=()),
+    # The only creator of streams and request consumers. Registers models and hands back what a worker of its own held
+    # when it ended, so that `up` needs no second role for either.
+    Role.TOPOLOGY: Permissions(
+        publish=("$JS.API.>", f"$KV.{BUCKET_MODELS}.>", f"$JS.ACK.{STREAM_REQUESTS}.>"), subscribe=()
+    ),
     Role.EDGE: Permissions(
         publish=(
             "inferflux.req.>",
@@ -91,6 +95,10 @@ _PERMISSIONS = {
             *_follow(STREAM_TOKENS),
             f"$JS.API.STREAM.PURGE.{STREAM_TOKENS}",
             f"$JS.API.STREAM.PURGE.{STREAM_BLOBS}",
+            # Queue a dead letter again, or drop it.
+            f"$JS.API.STREAM.MSG.GET.{STREAM_DLQ}",
+            f"$JS.API.STREAM.MSG.DELETE.{STREAM_DLQ}",
+            f"$JS.API.DIRECT.GET.{STREAM_BLOBS}",
             f"$KV.{BUCKET_MODELS}.>",
             *_watch(BUCKET_MODELS),
             *_watch(BUCKET_WORKERS),

@@ -22,6 +22,8 @@ BUCKET_WORKERS = "workers"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EVENTS_ALL = "inferflux.evt.>"
+CLAIMS_ALL = "inferflux.tok.*.*.run"
+DLQ_ALL = "inferflux.dlq.>"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -54,6 +56,13 @@ class RequestName(NamedTuple):
     model: str
     priority: PriorityClass
     lane: str
+
+
+class DeadLetterName(NamedTuple):
+    """The subject of a dead letter, taken apart."""
+
+    model: str
+    request_id: str
 
 
 def is_valid_id(text: str) -> bool:
@@ -140,6 +149,21 @@ def event_subject(request_id: str, event: str) -> str:
 
 def dlq_subject(model: str, request_id: str) -> str:
     return f"inferflux.dlq.{encode_token(model)}.{request_id}"
+
+
+def any_dlq_subject(request_id: str) -> str:
+    """The dead letter of a request of whichever model. Raises ValueError on an id that is not valid."""
+    if not is_valid_id(request_id):
+        raise ValueError(f"not a valid id: {request_id!r}")
+    return f"inferflux.dlq.*.{request_id}"
+
+
+def parse_dlq(subject: str) -> DeadLetterName:
+    """Take the subject of a dead letter apart. Raises ValueError."""
+    match subject.split("."):
+        case ["inferflux", "dlq", model, request_id]:
+            return DeadLetterName(decode_token(model), request_id)
+    raise ValueError(f"not a dead letter: {subject!r}")
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

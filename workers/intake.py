@@ -22,6 +22,7 @@ from workers.engine.config import EngineConfig
 from workers.engine.engine import Engine
 from workers.engine.messages import Emission
 from workers.metrics import WorkerMetrics
+from workers.probation import Probation
 from workers.runners.base import Opened
 from workers.runners.registry import create_runner
 from workers.session import Session, SessionContext
@@ -43,6 +44,7 @@ class Intake:
         config: WorkerConfig,
         model: WorkerModel,
         metrics: WorkerMetrics,
+        probation: Probation,
     ) -> None:
         self.model_id = model.spec.model_id
         self._connection = connection
@@ -50,6 +52,7 @@ class Intake:
         self._config = config
         self._model = model
         self._metrics = metrics
+        self._probation = probation
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(
             create_runner(model.backend),
@@ -212,7 +215,7 @@ class Intake:
             await lease.term()
             return
         claim = Claim(self._connection, ref, lease, worker_id=self._config.worker_id, fingerprint="")
-        if await claim.acquire() in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
+        if await claim.acquire() is not ClaimOutcome.SETTLED:
             await claim.fail(ErrorCode.INVALID_PARAMETER, f"the request cannot be read: {reason}")
         else:
             await lease.ack()
@@ -226,6 +229,7 @@ class Intake:
             worker_id=self._config.worker_id,
             fingerprint=self._opened.facts.fingerprint,
             on_dead_letter=lambda reason: self._metrics.dead_letters.labels(self.model_id, reason).inc(),
+            probation=self._probation,
         )
 
     def _emitted(self, emissions: list[Emission]) -> None:

@@ -4,7 +4,9 @@
                      |             |             |
                      +-------------+-------------+--> dropped (fenced, cancelled, handed back)
 
-The prompt is computed while the claim is on its way; nothing is published before the claim is acknowledged.
+The prompt of a first delivery is computed while the claim is on its way; nothing is published before the claim is
+acknowledged. A later delivery is claimed first, so that a prompt which kills the worker leaves a mark, and a suspect
+(see `probation`) is not claimed at all while another one is on probation.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from broker.errors import BrokerError
 from broker.lease import Lease
 from broker.transitions import Transitions
 from schemas.errors import ErrorCode, ServingError
+from schemas.fold import Fold
 from schemas.requests import GenerateRequest
 from workers.engine.engine import Engine
 from workers.engine.messages import (
@@ -32,6 +35,7 @@ from workers.engine.messages import (
     Resume,
     Tokens,
 )
+from workers.probation import Probation
 
 log = logging.getLogger("inferflux.worker")
 
@@ -40,6 +44,8 @@ CHECKPOINT_EVERY_S = 1.0
 RENEW_EVERY_S = 5.0
 # A takeover that this worker cannot continue (other weights) waits for one that can.
 UNFIT_DELAY_S = 1.0
+# A suspect that finds another one on probation asks again, here or elsewhere. Delayed deliveries come before new ones.
+SUSPECT_DELAY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class SessionContext:
     worker_id: str
     fingerprint: str
     on_dead_letter: Callable[[str], None]
+    probation: Probation
 
 
 class Session:
@@ -99,11 +106,21 @@ class Session:
         if self.request.deadline_ms <= time.time() * 1000:
             await self._refuse_expired()
             return
-        self._submit(None)
+        is_first = self._lease.num_delivered == 1  # a hint, which a restart of the broker may get wrong
+        if is_first:
+            self._submit(None)
+        elif await self._must_wait():
+            return
         outcome = await self._claim.acquire()
         if self._is_over.is_set():
             return
-        if outcome is ClaimOutcome.FRESH:
+        if self._is_kept_out(outcome, self._claim.fold):
+            self.leave()
+            await self._claim.release(SUSPECT_DELAY_S)
+            await self._over("deferred")
+        elif outcome is ClaimOutcome.FRESH:
+            if not is_first:
+                self._submit(None)
             await self._begin()
         elif outcome is ClaimOutcome.CONTINUE:
             await self._continue()
@@ -163,9 +180,33 @@ class Session:
         await self._over("released", tokens=len(self._claim.token_ids))
 
     def leave(self) -> None:
-        """Free the engine's sequence, if it still has one."""
+        """Free the engine's sequence, if it still has one, and the place of a suspect."""
         self._context.engine.cancel(self._job)
+        self._context.probation.leave(self.run_id)
         self.occupies_slot = False
+
+    async def _must_wait(self) -> bool:
+        """Whether this is a suspect that has to wait for another one. It is then given back without a claim: should
+        the other one kill this worker, it would count as one more failure of this one.
+        """
+        found = await self._claim.look()
+        if not self._is_over.is_set():
+            if not self._is_kept_out(found.outcome, found.fold):
+                return False
+            self.leave()
+            self._is_over.set()
+            await self._lease.nak(SUSPECT_DELAY_S)
+            log.debug("deferred", extra={"request": self.request.request_id})
+        return True
+
+    def _is_kept_out(self, outcome: ClaimOutcome, fold: Fold) -> bool:
+        is_suspect = outcome in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE) and fold.claims_without_progress > 0
+        return is_suspect and not self._context.probation.enter(self.run_id)
+
+    async def _clear(self) -> None:
+        """A suspect has got through. Its tokens are stored before the next one starts, which may kill this worker."""
+        if self._can_save and await self._checkpoint():
+            self._context.probation.leave(self.run_id)
 
     def _submit(self, resume: Resume | None) -> None:
         self._context.engine.submit(
@@ -216,6 +257,8 @@ class Session:
         match emission:
             case Tokens(token_ids=token_ids, pieces=pieces):
                 await self._claim.delta(token_ids, pieces)
+                if self._context.probation.holds(self.run_id) and not self._is_saving:
+                    self._spawn(self._clear())
             case PrefillProgress(num_computed=num_computed, num_prompt=num_prompt):
                 await self._claim.progress(num_computed, num_prompt)
             case Completed():
@@ -234,9 +277,11 @@ class Session:
                 )
                 await self._over("journal_expired")
             case ClaimOutcome.POISONED:
-                self._context.on_dead_letter("poisoned")
-                await self._claim.poison("every worker that took this request ended without progress")
-                await self._over("poisoned")
+                if await self._claim.poison("every worker that took it ended before anything came of it"):
+                    self._context.on_dead_letter("poisoned")
+                    await self._over("poisoned")
+                else:
+                    await self._over("fenced")
 
     async def _refuse_expired(self) -> None:
         """An expired request is never started; its edge normally says so first, and this worker only clears it away."""

@@ -17,6 +17,7 @@ from schemas.control import ServedModel, WorkerAdvert
 from workers.config import WorkerConfig, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
+from workers.probation import Probation
 
 log = logging.getLogger("inferflux.worker")
 
@@ -46,7 +47,10 @@ class _Worker:
         self._connection = connection
         self._metrics = WorkerMetrics()
         transitions = Transitions(connection, config.worker_id)
-        self._intakes = [Intake(connection, transitions, config, model, self._metrics) for model in config.models]
+        probation = Probation()
+        self._intakes = [
+            Intake(connection, transitions, config, model, self._metrics, probation) for model in config.models
+        ]
         self._served: tuple[ServedModel, ...] = ()
         self._leave = asyncio.Event()
         self._is_draining = False

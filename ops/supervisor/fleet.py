@@ -1,16 +1,23 @@
-"""The broker's side of `up`: topology applied and kept, configured models registered."""
+"""The broker's side of `up`: topology applied and kept, models registered, the work of ended workers handed back."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
 from broker.connection import BrokerConfig, Connection
+from broker.errors import BrokerError
+from broker.orphans import hand_back_orphans
 from broker.registry import Registry
+from broker.specs import ACK_WAIT_S
 from broker.topology import Topology
 from broker.topology_keeper import TopologyKeeper
 from ops.serving.topology import register
 from schemas.control import ModelCard
 
 log = logging.getLogger("inferflux.up")
+
+RETRY_S = 0.2
+CLOSING_S = 2.0
 
 
 class Fleet:
@@ -20,6 +27,7 @@ class Fleet:
         self._connection = connection
         self._registry = registry
         self._keeper = keeper
+        self._handing_back: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -38,7 +46,37 @@ class Fleet:
             raise
         return fleet
 
+    def worker_ended(self, worker_id: str, started_at: float) -> None:
+        """Give what it still held to others, now rather than when its leases run out. `started_at` is Unix time."""
+        task = asyncio.create_task(self._hand_back(worker_id, started_at), name=f"hand back for {worker_id}")
+        self._handing_back.add(task)
+        task.add_done_callback(self._handing_back.discard)
+
     async def close(self) -> None:
+        tasks = list(self._handing_back)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSING_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await self._keeper.close()
         await self._registry.close()
         await self._connection.close()
+
+    async def _hand_back(self, worker_id: str, started_at: float) -> None:
+        reason: BrokerError | TimeoutError = TimeoutError("the broker is away")
+        try:
+            async with asyncio.timeout(ACK_WAIT_S):
+                while True:
+                    await self._connection.wait_connected(ACK_WAIT_S)
+                    try:
+                        number = await hand_back_orphans(self._connection, worker_id, started_at)
+                        break
+                    except BrokerError as error:  # it is just coming back
+                        reason = error
+                    await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            log.warning("leases of %s are left to run out: %s", worker_id, reason)
+            return
+        if number:
+            log.warning("handed back what %s held", worker_id, extra={"requests": number})

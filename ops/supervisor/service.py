@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start of a child. It writes `ready_file` once it serves; `id` differs from start to start."""
+    """One start of a child, `at` Unix time. It writes `ready_file` once it serves; `id` differs from start to start."""
 
     id: str
     command: list[str]
     ready_file: Path
+    at: float = field(default_factory=time.time)
 
 
 class Service:
@@ -50,12 +51,12 @@ class Service:
         on_exit: Callable[["Service", int], None],
     ) -> None:
         self.name = name
-        self.facts: Facts | None = None
         self.launch: Launch | None = None
         self._make_launch = launch
         self._output = output
         self._on_ready = on_ready
         self._on_exit = on_exit
+        self._facts: Facts | None = None
         self._child: Child | None = None
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -64,6 +65,11 @@ class Service:
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None and self._child.is_running else None
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the running child said when it was ready; None before, and from its end on."""
+        return self._facts if self.pid is not None else None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep_running(), name=f"service {self.name}")
@@ -133,13 +139,13 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
             launch.ready_file.unlink(missing_ok=True)
-            self.facts = None
+            self._facts = None
         self._on_exit(self, code)
         return child.last_words()
 
     async def _watch_readiness(self, child: Child, launch: Launch) -> None:
         while child.is_running:
-            self.facts = _read_facts(launch.ready_file)
+            self._facts = _read_facts(launch.ready_file)
             if self.facts is not None:
                 self._on_ready(self)
                 if not self._first_ready.done():

@@ -35,28 +35,18 @@ WORKER_DRAIN_S = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_FORCED = 1
 
-WorkerExit = Callable[[str, int], None]
-
 
 class Up:
     """Everything that runs on this machine. Starts broker, topology, edge and workers; drains edge, workers, broker.
 
-    `flags` are those of the command, passed on to the children. `on_worker_exit(worker id, exit code)` is told at once
-    of a worker that ended, however it did.
+    `flags` are those of the command, passed on to the children. What a worker still held when it ended, however it did,
+    goes to others at once.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        plan: Sequence[PlannedModel],
-        flags: Mapping[str, str],
-        *,
-        on_worker_exit: WorkerExit | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, plan: Sequence[PlannedModel], flags: Mapping[str, str]) -> None:
         self._settings = settings
         self._plan = plan
         self._flags = flags
-        self._on_worker_exit = on_worker_exit
         self._output = Output(sys.stderr, form=settings.logging.format)
         self._broker: BrokerService | None = None
         self._broker_url = settings.nats.url or ""
@@ -143,8 +133,8 @@ class Up:
         self._write_running()
 
     def _note_exit(self, service: Service, code: int) -> None:
-        if service in self._workers and service.launch is not None and self._on_worker_exit is not None:
-            self._on_worker_exit(service.launch.id, code)
+        if service in self._workers and service.launch is not None and self._fleet is not None:
+            self._fleet.worker_ended(service.launch.id, service.launch.at)
         self._write_running()
 
     def _say_ready(self) -> None:

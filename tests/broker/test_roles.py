@@ -48,6 +48,9 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
         ("$JS.API.CONSUMER.DELETE.INFERFLUX_TOKENS.reader-1", {}),
         ("$JS.API.STREAM.PURGE.INFERFLUX_TOKENS", {"filter": f"{_JOURNAL}.*"}),
         ("$JS.API.STREAM.PURGE.INFERFLUX_BLOBS", {"filter": "inferflux.blob.b1.*"}),
+        ("$JS.API.STREAM.MSG.GET.INFERFLUX_DLQ", {"seq": 99}),
+        ("$JS.API.STREAM.MSG.DELETE.INFERFLUX_DLQ", {"seq": 99}),
+        ("$JS.API.DIRECT.GET.INFERFLUX_BLOBS", {"seq": 99}),
         ("$KV.models.m", {}),
         _consumer("KV_models", "reader-2", "$KV.models.>"),
         _consumer("KV_workers", "reader-3", "$KV.workers.>"),
@@ -80,7 +83,7 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
         ("$JS.API.STREAM.MSG.GET.INFERFLUX_REQUESTS", {"seq": 99}),
         ("$JS.API.DIRECT.GET.INFERFLUX_TOKENS", {"seq": 99}),
     ],
-    Role.TOPOLOGY: [("$JS.API.STREAM.INFO.INFERFLUX_REQUESTS", {}), ("$KV.models.m", {})],
+    Role.TOPOLOGY: [("$JS.API.STREAM.INFO.INFERFLUX_REQUESTS", {}), ("$KV.models.m", {}), (_ACK, {})],
 }
 
 # role: what it must not be able to do
@@ -91,6 +94,7 @@ _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
         (_NEXT, {"batch": 1, "no_wait": True}),  # take requests
         ("$JS.API.STREAM.DELETE.INFERFLUX_REQUESTS", {}),
         ("$JS.API.STREAM.PURGE.INFERFLUX_REQUESTS", {}),
+        ("$JS.API.STREAM.PURGE.INFERFLUX_DLQ", {}),
         ("$JS.API.STREAM.UPDATE.INFERFLUX_TOKENS", {}),
         ("$JS.API.STREAM.CREATE.X", {"name": "X", "subjects": ["x"]}),
         _consumer("INFERFLUX_REQUESTS", "mine", _REQUEST),
@@ -108,6 +112,7 @@ _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
         ("$KV.models.m", {}),
         ("$JS.API.STREAM.INFO.INFERFLUX_REQUESTS", {}),
         ("$JS.API.STREAM.MSG.GET.INFERFLUX_REQUESTS", {"seq": 1}),
+        ("$JS.API.STREAM.MSG.DELETE.INFERFLUX_DLQ", {"seq": 1}),
         ("$JS.API.STREAM.PURGE.INFERFLUX_TOKENS", {}),
         ("$JS.API.STREAM.DELETE.INFERFLUX_TOKENS", {}),
         _consumer("INFERFLUX_REQUESTS", "mine", _REQUEST),
@@ -131,10 +136,16 @@ _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
         (_REQUEST, {}),
         (f"{_JOURNAL}.run", {}),
         ("$JS.API.STREAM.PURGE.INFERFLUX_TOKENS", {}),
+        ("$JS.API.STREAM.MSG.DELETE.INFERFLUX_DLQ", {"seq": 1}),
         _consumer("INFERFLUX_TOKENS", "mine", "inferflux.tok.>"),
         ("inferflux.ctl.cancel.r1", {}),
     ],
-    Role.TOPOLOGY: [(_REQUEST, {}), (f"{_JOURNAL}.run", {}), (_ACK, {}), ("inferflux.ctl.cancel.r1", {})],
+    Role.TOPOLOGY: [
+        (_REQUEST, {}),
+        (f"{_JOURNAL}.run", {}),
+        ("$JS.ACK.INFERFLUX_TOKENS.x.1.1.1.1.0", {}),
+        ("inferflux.ctl.cancel.r1", {}),
+    ],
 }
 
 _MAY_LISTEN: dict[Role, list[str]] = {

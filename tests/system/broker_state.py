@@ -1,13 +1,15 @@
 """What the broker of a running stack holds, asked by the role that may only look."""
 
 import asyncio
+import contextlib
 import json
 import urllib.request
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from broker.connection import BrokerConfig, Connection
 from broker.roles import Role
-from broker.subjects import STREAM_REQUESTS
+from broker.subjects import STREAM_DLQ, STREAM_REQUESTS
 from tests.system.stack import Stack
 
 
@@ -18,20 +20,37 @@ class QueueState(NamedTuple):
     num_ack_pending: int
 
 
-async def _queue_state(stack: Stack) -> QueueState:
+@contextlib.asynccontextmanager
+async def inspecting(stack: Stack) -> AsyncIterator[Connection]:
     config = BrokerConfig(stack.run["nats"]["url"], Role.INSPECTOR, "test", stack.data_dir / "nats" / "creds")
     connection = await Connection.open(config)
     try:
-        stream = await connection.api(f"STREAM.INFO.{STREAM_REQUESTS}")
-        consumers = await connection.api(f"CONSUMER.LIST.{STREAM_REQUESTS}")
+        yield connection
     finally:
         await connection.close()
+
+
+async def _queue_state(stack: Stack) -> QueueState:
+    async with inspecting(stack) as connection:
+        stream = await connection.api(f"STREAM.INFO.{STREAM_REQUESTS}")
+        consumers = await connection.api(f"CONSUMER.LIST.{STREAM_REQUESTS}")
     pending = sum(consumer["num_ack_pending"] for consumer in consumers["consumers"])
     return QueueState(stream["state"]["messages"], pending)
 
 
 def queue_state(stack: Stack) -> QueueState:
     return asyncio.run(_queue_state(stack))
+
+
+async def _dead_letters(stack: Stack) -> list[str]:
+    async with inspecting(stack) as connection:
+        info = await connection.api(f"STREAM.INFO.{STREAM_DLQ}", {"subjects_filter": ">"})
+    return [subject.rpartition(".")[2] for subject in info["state"].get("subjects") or {}]
+
+
+def dead_letters(stack: Stack) -> list[str]:
+    """Ids of the requests that were given up."""
+    return asyncio.run(_dead_letters(stack))
 
 
 def num_subscriptions(stack: Stack) -> int:

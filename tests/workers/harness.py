@@ -18,6 +18,7 @@ from tests.conftest import Broker
 from workers.config import WorkerConfig, WorkerModel
 from workers.intake import Intake
 from workers.metrics import WorkerMetrics
+from workers.probation import Probation
 from workers.runners.base import RunnerSpec
 
 EDGE = "e1"
@@ -96,7 +97,7 @@ async def intake(
     config = WorkerConfig(worker_id, ())
     spec = RunnerSpec(model_id="echo", source=source, sequences=slots)
     model = WorkerModel(spec, "echo", "test", max_output_tokens=1024)
-    made = Intake(broker.worker, Transitions(broker.worker, worker_id), config, model, WorkerMetrics())
+    made = Intake(broker.worker, Transitions(broker.worker, worker_id), config, model, WorkerMetrics(), Probation())
     await made.open()
     listening = await subscribe_cancels(broker.worker, made.cancel)
     broker.worker.on_reconnect(made.save_all)

@@ -138,6 +138,20 @@ async def test_a_body_that_is_no_request_fails_by_its_headers(broker: Broker, ed
     assert "cannot be read" in view.fold.terminal.message
 
 
+async def test_a_body_that_is_no_request_is_answered_also_after_deaths(broker: Broker, edge: EdgeSide) -> None:
+    view = edge.hub.open("odd")
+    for number in range(3):
+        dead = Started(f"run{number}", f"dead{number}", "$JS.ACK.gone", "x")
+        await broker.worker.publish_acked(journal(EDGE, "odd").run, encode_event(dead))
+    async with intake(broker):
+        headers = {"Ifx-Request-Id": "odd", "Ifx-Edge": EDGE}
+        subject = request_subject("echo", PriorityClass.NORMAL)
+        await broker.edge.publish_acked(subject, b"\xff", headers=headers)
+        await edge.queue_is_empty()
+    await end_of(view)
+    assert isinstance(view.fold.terminal, Failed)
+
+
 async def test_a_body_that_names_nobody_is_taken_out_of_the_queue(broker: Broker, edge: EdgeSide) -> None:
     async with intake(broker):
         await broker.edge.publish_acked(request_subject("echo", PriorityClass.NORMAL), b"\xff")

@@ -4,7 +4,10 @@ import click
 
 from ops.cli.program import Entry, LazyGroup
 
-ENTRIES = {"env": Entry("ops.cli.commands.bus_env", "Print a context for the `nats` command line.")}
+ENTRIES = {
+    "env": Entry("ops.cli.commands.bus_env", "Print a context for the `nats` command line."),
+    "dlq": Entry("ops.cli.commands.bus_dlq", "Requests that were given up: list, show, retry, drop."),
+}
 
 
 @click.group(cls=LazyGroup, entries=ENTRIES)

@@ -97,6 +97,23 @@ async def test_a_child_that_dies_later_is_started_again(scene: Callable[[str], S
     await it.service.stop(30)
 
 
+async def test_a_child_that_has_ended_serves_no_more_although_its_output_is_still_open(
+    scene: Callable[[str], Scene],
+) -> None:
+    heir = "import subprocess; pid = subprocess.Popen(['sleep', '60']).pid\n"
+    it = scene(heir + SERVE.replace("{'pid': 1}", "{'pid': pid}"))
+    it.service.start()
+    await it.service.first_ready()
+    facts, pid = it.service.facts, it.service.pid
+    assert facts is not None and pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: it.service.pid is None)
+    assert it.service.facts is None
+    os.kill(facts["pid"], signal.SIGKILL)
+    assert await it.exits.get() == ("1", -9)
+    await it.service.stop(30)
+
+
 async def test_a_child_that_does_not_drain_is_killed(scene: Callable[[str], Scene]) -> None:
     it = scene(STUBBORN)
     it.service.start()

@@ -1,5 +1,7 @@
 """The echo runner's own promises; those of every runner are in tests/conformance."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -38,6 +40,7 @@ def batch(*runs: tuple[Handle, int, list[int]], logit_rows: list[int] | None = N
         ("echo:repeat?rate=50", EchoOptions(rate=50)),
         ("echo?prefill_rate=1000.5", EchoOptions(prefill_rate=1000.5)),
         ("echo:random?rate=5&seed=3&kv_tokens=100", EchoOptions(EchoMode.RANDOM, 5, None, 3, 100)),
+        ("echo:repeat?die_on=bad%20prompt", EchoOptions(die_on="bad prompt")),
     ],
 )
 def test_sources_are_understood(source: str, options: EchoOptions) -> None:
@@ -46,7 +49,10 @@ def test_sources_are_understood(source: str, options: EchoOptions) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["", "model.gguf", "echo:loud", "echo?speed=1", "echo?rate=fast", "echo?rate=0", "echo?rate=inf", "echo?rate"],
+    [
+        *("", "model.gguf", "echo:loud", "echo?speed=1", "echo?rate=fast", "echo?rate=0", "echo?rate=inf"),
+        *("echo?rate", "echo?die_on="),
+    ],
 )
 def test_other_sources_are_refused(source: str) -> None:
     with pytest.raises(RunnerError):
@@ -152,3 +158,18 @@ def test_the_pace_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     runner.forward(batch((handle, 31, [1])))
     runner.forward(batch((handle, 32, [1]), (other, 0, [1] * 10)))
     assert waits == [0.3, 0.02, 0.015, 0.12]
+
+
+def test_a_deadly_prompt_kills_the_process_once_it_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: signals.append(arguments))
+    runner = opened("echo:repeat?die_on=é")
+    deadly, harmless = runner.create(), runner.create()
+    assert deadly is not None and harmless is not None
+    prompt = list("caffé".encode())
+    runner.forward(batch((deadly, 0, prompt[:5]), logit_rows=[]))
+    runner.forward(batch((harmless, 0, list(b"cafe"))))
+    runner.forward(batch((deadly, 5, prompt[5:]), logit_rows=[]))
+    assert signals == []
+    runner.forward(batch((deadly, len(prompt), [PROMPT_END]), (harmless, 4, [PROMPT_END]), logit_rows=[0, 1]))
+    assert signals == [(os.getpid(), signal.SIGKILL)]

@@ -6,6 +6,9 @@ from urllib.parse import parse_qsl
 
 from workers.runners.base import RunnerError
 
+_NUMBERS = ("rate", "prefill_rate", "seed", "kv_tokens")
+_NAMES = (*_NUMBERS, "die_on")
+
 
 class EchoMode(StrEnum):
     """`repeat` answers with the last user message, or the prompt; `random` writes pseudo-random text."""
@@ -19,6 +22,8 @@ class EchoOptions:
     """`rate` is tokens per second and sequence, `prefill_rate` prompt tokens per second; None is as fast as it goes.
 
     `seed` chooses among random models. `kv_tokens` is the room of all handles together, None for all at full length.
+    A sequence that contains `die_on` kills the process once its prompt is computed, as a prompt does that a backend
+    cannot bear.
     """
 
     mode: EchoMode = EchoMode.REPEAT
@@ -26,6 +31,7 @@ class EchoOptions:
     prefill_rate: float | None = None
     seed: int = 0
     kv_tokens: int | None = None
+    die_on: str | None = None
 
 
 def parse_source(source: str) -> EchoOptions:
@@ -34,21 +40,32 @@ def parse_source(source: str) -> EchoOptions:
     name, _, mode = form.partition(":")
     if name != "echo" or mode not in ("", *EchoMode):
         raise RunnerError(f"the echo runner's sources are echo, echo:repeat and echo:random, not {source!r}")
-    numbers = {}
+    given = _given(source, query)
     try:
-        for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
-            if key not in ("rate", "prefill_rate", "seed", "kv_tokens"):
-                raise RunnerError(f"the echo runner has no option {key!r}; it has rate, prefill_rate, seed, kv_tokens")
-            numbers[key] = float(value)
+        numbers = {name: float(given[name]) for name in _NUMBERS if name in given}
     except ValueError as error:
         raise RunnerError(f"the options of {source!r} are not numbers: {error}") from error
-    for key in ("rate", "prefill_rate", "kv_tokens"):
-        if key in numbers and not 0 < numbers[key] < float("inf"):
-            raise RunnerError(f"{key} must be above 0 in {source!r}")
+    for name in ("rate", "prefill_rate", "kv_tokens"):
+        if name in numbers and not 0 < numbers[name] < float("inf"):
+            raise RunnerError(f"{name} must be above 0 in {source!r}")
     return EchoOptions(
         mode=EchoMode(mode or EchoMode.REPEAT),
         rate=numbers.get("rate"),
         prefill_rate=numbers.get("prefill_rate"),
         seed=int(numbers.get("seed", 0)),
         kv_tokens=int(numbers["kv_tokens"]) if "kv_tokens" in numbers else None,
+        die_on=given.get("die_on"),
     )
+
+
+def _given(source: str, query: str) -> dict[str, str]:
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as error:
+        raise RunnerError(f"the options of {source!r} cannot be read: {error}") from error
+    for name in given:
+        if name not in _NAMES:
+            raise RunnerError(f"the echo runner has no option {name!r}; it has {', '.join(_NAMES)}")
+    if given.get("die_on") == "":
+        raise RunnerError(f"die_on must not be empty in {source!r}")
+    return given

@@ -1,6 +1,8 @@
 """The echo runner: bytes in, bytes out, every rule of the runner interface checked."""
 
 import hashlib
+import os
+import signal
 import threading
 import time
 from typing import NamedTuple
@@ -51,6 +53,7 @@ class EchoRunner:
         self._weights: list[int] = []
         self._context = self._batch_tokens = self._kv_tokens = 0
         self._logits: LogitSource = RepeatLogits()
+        self._deadly = ""
         self._busy_until = 0.0
 
     def open(self, spec: RunnerSpec) -> Opened:
@@ -61,6 +64,7 @@ class EchoRunner:
         self._kv_tokens = self._options.kv_tokens or self._context * sequences
         self._contents = [None] * sequences
         self._generations = [0] * sequences
+        self._deadly = (self._options.die_on or "").encode().decode("latin-1")  # one character a token
         self._weights = [mix(position) | 1 for position in range(self._context)]
         is_random = self._options.mode is EchoMode.RANDOM
         self._logits = RandomLogits(self._options.seed) if is_random else RepeatLogits()
@@ -96,7 +100,10 @@ class EchoRunner:
             self._grow(runs, tokens, len(tokens) // 2)
             return ForwardResult(ForwardStatus.ABORTED)
         self._grow(runs, tokens, len(tokens))
-        return ForwardResult(ForwardStatus.OK, self._logits.compute(self._rows(batch, runs)))
+        rows = self._rows(batch, runs)
+        if self._deadly and any(self._deadly in row.contents.text(row.position) for row in rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ForwardResult(ForwardStatus.OK, self._logits.compute(rows))
 
     def fork(self, handle: Handle, num_tokens: int) -> Handle | None:
         contents = self._get(handle)
