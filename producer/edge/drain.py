@@ -27,7 +27,7 @@ class Drain:
     def error(self) -> ServingError:
         return ServingError(
             ErrorCode.BROKER_UNAVAILABLE,
-            "This server is shutting down. The request itself goes on; ask again for a new one.",
+            "This server is shutting down.",
             retryable=True,
             retry_after_s=1,
         )
