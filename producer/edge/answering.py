@@ -6,7 +6,7 @@ from producer.edge.body import ClientLeft
 from producer.edge.call_stream import CallStream
 from producer.edge.calls import Call
 from producer.edge.departure import Departure
-from producer.edge.errors import RESUME, Interrupted
+from producer.edge.errors import RESUME
 from producer.edge.hold import Hold, hold_status
 from producer.edge.ids import resume_path
 from producer.edge.place import beyond_the_end, is_beyond
@@ -68,7 +68,7 @@ def _raise_instead(services: Services, call: Call, reader: Reader, hold: Hold) -
     if hold is Hold.LEFT:
         raise ClientLeft
     if hold is Hold.DRAINED:
-        raise Interrupted(call.request_id, reader.last_event_id)
+        raise services.drain.interruption(call.request_id, reader.last_event_id)
     if call.failure is not None:
         raise call.failure
 

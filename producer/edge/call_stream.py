@@ -68,7 +68,7 @@ async def stream_events(
             if call.failure is not None:
                 raise call.failure
             if drain.is_expired:
-                raise Interrupted(call.request_id, writer.last_event_id)
+                raise drain.interruption(call.request_id, writer.last_event_id)
             await changes.wait(writer.length, narrator.wait_s())
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))

@@ -27,13 +27,13 @@ RESUME = "x-inferflux-resume"
 class Interrupted(ServingError):
     """The connection ends, and the request does not. Says where it can be read on, and behind which event."""
 
-    def __init__(self, request_id: str, last_event_id: str | None) -> None:
+    def __init__(self, code: ErrorCode, why: str, request_id: str, last_event_id: str | None) -> None:
         self.resume_url = resume_path(request_id)
         self.last_event_id = last_event_id
         behind = f" with Last-Event-ID: {last_event_id}" if last_event_id is not None else ""
         super().__init__(
-            ErrorCode.BROKER_UNAVAILABLE,
-            f"This server is shutting down, and the request goes on. Read it at {self.resume_url}{behind}.",
+            code,
+            f"{why} The request goes on: read it at {self.resume_url}{behind}.",
             retryable=True,
             retry_after_s=1,
         )

@@ -1,5 +1,6 @@
 """Finding a call by its id: in this edge, else in the journals of all edges."""
 
+import asyncio
 import time
 
 from broker.connection import Connection
@@ -11,6 +12,8 @@ from producer.edge.shapes import Header
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, Identity, PriorityClass
+
+_READ_S = 10.0
 
 
 class Finding:
@@ -40,7 +43,7 @@ class Finding:
             if not _is_of(found.accepted, identity.owner):
                 return Unreadable(None)
             call = await self._follow(request_id, found, identity)
-        except BrokerError as error:
+        except (BrokerError, TimeoutError) as error:
             raise ServingError(
                 ErrorCode.BROKER_UNAVAILABLE, "The journals cannot be read just now.", retryable=True, retry_after_s=2
             ) from error
@@ -56,8 +59,9 @@ class Finding:
         ids = [part_id(request_id, index) for index in range(int(found.accepted.options.get("parts", 1)))]
         views = [FollowedView(self._connection, found.edge, each, found.first_seq) for each in ids]
         try:
-            for view in views:
-                await view.start()
+            async with asyncio.timeout(_READ_S):
+                for view in views:
+                    await view.start()
         except BaseException:
             for view in views:
                 view.close()

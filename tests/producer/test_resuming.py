@@ -497,6 +497,16 @@ async def test_a_request_that_found_no_room_was_never_there(broker: Broker) -> N
         await until_settled(broker)
 
 
+async def test_without_a_broker_nothing_is_said_about_a_request(edge: Edge, broker: Broker) -> None:
+    request_id = (await edge.post(chat("a b"))).headers["x-request-id"]
+    await eventually(lambda: is_gone(edge, request_id))
+    await broker.server.kill()
+    answer = await resume(edge, request_id)
+    assert error_of(answer) == (503, "broker_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    await broker.server.start()
+
+
 @pytest.mark.sse
 async def test_the_sdk_reads_a_resumed_stream(edge: Edge, other: Edge, worker: ScriptedWorker) -> None:
     gate = worker.script = Gate()
