@@ -14,8 +14,10 @@ from schemas.fold import Fold
 
 _log = logging.getLogger("inferflux.broker.journal")
 
-# Reason of the `Cancelled` that stays, for the stream's age, in place of a journal that was delivered and dropped.
+# Reasons of the `Cancelled` that stays, for the stream's age, in place of a journal that was dropped: its end was
+# delivered, or the time in which a client may come back for it is over.
 PURGED = "purged"
+LAPSED = "lapsed"
 _WRITE_S = 10.0
 
 
@@ -130,13 +132,13 @@ class JournalHub:
         await self._connection.publish_acked(journal(edge, request_id).run, encode_event(event), give_up_s=give_up_s)
         await self._connection.publish(cancel_subject(request_id), b"")
 
-    async def purge(self, request_id: str) -> None:
-        """Drop a delivered journal of this edge; a mark without text stays, so that a late delivery finds it ended.
+    async def purge(self, edge: str, request_id: str, reason: str = PURGED) -> None:
+        """Drop a journal, of any edge; a mark without text stays, so that a late delivery finds it ended.
 
         Raises BrokerUnavailable; its age drops the journal in any case.
         """
-        subjects = journal(self._edge_id, request_id)
-        mark = await self._connection.publish_acked(subjects.run, encode_event(Cancelled(PURGED)), give_up_s=_WRITE_S)
+        subjects = journal(edge, request_id)
+        mark = await self._connection.publish_acked(subjects.run, encode_event(Cancelled(reason)), give_up_s=_WRITE_S)
         try:
             await self._connection.api(f"STREAM.PURGE.{STREAM_TOKENS}", {"filter": subjects.all, "seq": mark.seq})
         except (ApiError, BrokerTimeout, NoResponders) as error:

@@ -66,7 +66,8 @@ class JournalReader:
     """Calls `on_record(subject, seq, payload, headers)` for every record under `filter_subject`, in stream order.
 
     `on_recreated` is called when the stream itself is a new one (its data was lost) before it is read from its
-    beginning. `resets` counts generations after the first. Callbacks run on the loop and must be quick.
+    beginning. `resets` counts generations after the first. `stored_ns` tells, in a callback, when its record was
+    stored, as Unix time by the broker's clock. Callbacks run on the loop and must be quick.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class JournalReader:
         self._task: asyncio.Task[None] | None = None
         self._generation = 0
         self.live_since = 0.0
+        self.stored_ns = 0
         self.resets = 0
 
     @property
@@ -218,6 +220,7 @@ class JournalReader:
             return
         self._consumer_seq = delivery.consumer_seq
         self._last_seq = delivery.stream_seq
+        self.stored_ns = delivery.stored_ns
         self._on_record(message.subject, delivery.stream_seq, message.data, message.headers)
         self._count_backlog()
 

@@ -181,12 +181,13 @@ def bucket_subject(bucket: str, key: str) -> str:
 
 
 class Delivery(NamedTuple):
-    """What the reply subject of a delivered message tells."""
+    """What the reply subject of a delivered message tells. `stored_ns`: Unix time by the broker's clock."""
 
     stream: str
     num_delivered: int
     stream_seq: int
     consumer_seq: int
+    stored_ns: int
 
 
 def parse_delivery(ack_subject: str) -> Delivery:
@@ -196,8 +197,8 @@ def parse_delivery(ack_subject: str) -> Delivery:
         raise ValueError(f"not an ack subject: {ack_subject!r}")
     # Nine tokens; with a domain and an account hash, and perhaps a random token at the end, eleven or twelve.
     first = 2 if len(tokens) == 9 else 4
-    stream, _, delivered, stream_seq, consumer_seq = tokens[first : first + 5]
-    return Delivery(stream, int(delivered), int(stream_seq), int(consumer_seq))
+    stream, _, delivered, stream_seq, consumer_seq, stored_ns = tokens[first : first + 6]
+    return Delivery(stream, int(delivered), int(stream_seq), int(consumer_seq), int(stored_ns))
 
 
 def is_request_ack(subject: str) -> bool:

@@ -22,13 +22,15 @@ from schemas.events import (
 class Fold:
     """State of one request's journal up to the last record fed.
 
-    `gap` is true while a delta beyond the prefix has been seen that nothing has healed yet: the next checkpoint or the
-    terminal event brings the missing tokens.
+    `fingerprint` is that of the model whose tokens these are; before the first one, of the last claim. `gap` is true
+    while a delta beyond the prefix has been seen that nothing has healed yet: the next checkpoint or the terminal event
+    brings the missing tokens.
     """
 
     __slots__ = (
         "accepted",
         "claims_without_progress",
+        "fingerprint",
         "gap",
         "pieces",
         "run",
@@ -43,6 +45,7 @@ class Fold:
         self.run: str | None = None
         self.started: Started | None = None
         self.started_seq = 0
+        self.fingerprint: str | None = None
         self.token_ids: list[int] = []
         self.pieces: list[str] = []
         self.terminal: Terminal | None = None
@@ -83,6 +86,9 @@ class Fold:
                 self.run = event.run
                 self.started = event
                 self.started_seq = seq
+                if not self.token_ids:
+                    # A later claim by another model is handed back, and changes nothing.
+                    self.fingerprint = event.fingerprint
                 self.gap = False
                 self.claims_without_progress += 1
             case Released():

@@ -1,13 +1,11 @@
 """Talks to an edge: one base address, one key, errors that name what to do."""
 
-import json
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import httpx2
 
-from ops.client.sse import events
+from ops.client.resuming import ResumingStream, message
 from ops.errors import Failure
 from ops.loopback import DEV_KEY, is_loopback
 
@@ -50,58 +48,37 @@ class Client:
         return self._send("GET", path)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Chunks of a streamed answer as they come. Raises Failure, also for an error in mid-stream or a cut stream.
+        """Chunks of a streamed answer as they come; when the connection breaks, from a new one where the server can.
 
-        Closing the iterator closes the connection, and with it the generation ends.
+        Raises Failure, also for an error in mid-stream. Closing the iterator closes the connection, and with it the
+        generation ends.
         """
-        with _named_errors(self.base_url), self._http.stream("POST", path, json={**body, "stream": True}) as response:
-            if response.status_code != 200:
-                response.read()
-                raise _failure(response)
-            for event in events(response.iter_bytes()):
-                if event.data == "[DONE]":
-                    return
-                chunk: dict[str, Any] = json.loads(event.data)
-                if "error" in chunk:
-                    raise Failure(_message(chunk))
-                yield chunk
-        raise Failure("the stream was cut before its end")
+        return ResumingStream(self._http.stream, self._name).chunks(path, body)
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx2.Response:
-        with _named_errors(self.base_url):
+        try:
             return self._http.request(method, path, json=body)
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
 
     def _json(self, response: httpx2.Response) -> Any:
         if not response.is_success:
-            raise _failure(response)
+            raise self._name(response)
         try:
             return response.json()
         except ValueError:
             raise Failure(f"{self.base_url} answered with something that is not JSON") from None
 
-
-@contextmanager
-def _named_errors(base_url: str) -> Iterator[None]:
-    try:
-        yield
-    except httpx2.ConnectError:
-        raise Failure(f"nothing listens on {base_url}; start with make up") from None
-    except httpx2.TimeoutException:
-        raise Failure(f"{base_url} did not answer in time") from None
-    except httpx2.TransportError as error:
-        raise Failure(f"{base_url}: the connection broke ({type(error).__name__})") from None
-
-
-def _failure(response: httpx2.Response) -> Failure:
-    try:
-        return Failure(_message(response.json()))
-    except ValueError:
-        return Failure(f"HTTP {response.status_code}")
-
-
-def _message(body: Any) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return f"an error without a message: {body!r}"
-    code = error.get("code")
-    return f"{error.get('message')}{f' [{code}]' if code else ''}"
+    def _name(self, problem: httpx2.Response | httpx2.TransportError) -> Failure:
+        """What to tell about a response that is none, or about no response."""
+        match problem:
+            case httpx2.ConnectError():
+                return Failure(f"nothing listens on {self.base_url}; start with make up")
+            case httpx2.TimeoutException():
+                return Failure(f"{self.base_url} did not answer in time")
+            case httpx2.TransportError():
+                return Failure(f"{self.base_url}: the connection broke ({type(problem).__name__})")
+        try:
+            return Failure(message(problem.json()))
+        except ValueError:
+            return Failure(f"HTTP {problem.status_code}")

@@ -23,6 +23,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         max_body_bytes=server.max_body_bytes,
         request_timeout_s=server.request_timeout_s,
         status_hold_s=server.status_hold_s,
+        drain_timeout_s=server.drain_timeout_s,
         max_prompts=server.max_prompts,
         cors_origins=server.cors_origins,
         unknown_parameters=UnknownParameters(server.unknown_parameters),

@@ -82,6 +82,7 @@ def _server(values: Values) -> ServerSettings:
         max_body_bytes=values.get(table.MAX_BODY_BYTES),
         request_timeout_s=values.get(table.REQUEST_TIMEOUT_S),
         status_hold_s=values.get(table.STATUS_HOLD_S),
+        drain_timeout_s=values.get(table.DRAIN_TIMEOUT_S),
         max_prompts=values.get(table.MAX_PROMPTS),
         cors_origins=values.get(table.CORS_ORIGINS),
         unknown_parameters=values.get(table.UNKNOWN_PARAMETERS),

@@ -17,6 +17,7 @@ class ServerSettings:
     max_body_bytes: int
     request_timeout_s: float
     status_hold_s: float
+    drain_timeout_s: float
     max_prompts: int
     cors_origins: tuple[str, ...]
     unknown_parameters: str

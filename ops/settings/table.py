@@ -29,6 +29,8 @@ REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
     "Deadline of a request that names none.")
 STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,
     "How long the HTTP status waits for the first token, so that a failure before it is a real 4xx or 5xx.")
+DRAIN_TIMEOUT_S = Setting("server.drain_timeout_s", seconds(0, 3600), 30.0,
+    "How long streams may run out after SIGTERM; those left are told where to read on.")
 MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
     "Prompts that one call to /v1/completions may carry.")
 CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),

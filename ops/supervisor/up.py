@@ -30,7 +30,8 @@ from ops.supervisor.waits import all_of, first_of
 
 log = logging.getLogger("inferflux.up")
 
-EDGE_DRAIN_S = 40.0
+# Beyond the edge's own deadline: time for its last words, and to leave.
+EDGE_LEAVES_S = 10.0
 WORKER_DRAIN_S = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_FORCED = 1
@@ -159,7 +160,7 @@ class Up:
 
     async def _drain(self) -> None:
         if self._edge is not None:
-            await self._edge.stop(EDGE_DRAIN_S)
+            await self._edge.stop(self._settings.server.drain_timeout_s + EDGE_LEAVES_S)
         await all_of([worker.stop(WORKER_DRAIN_S) for worker in self._workers])
         if self._fleet is not None:
             await self._fleet.close()

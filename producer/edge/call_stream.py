@@ -1,28 +1,32 @@
 """The stream of one reader of a call: chunks, comments between them, an end."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
 from producer.edge.calls import Call
 from producer.edge.changes import Changes
+from producer.edge.errors import Interrupted
 from producer.edge.narrator import Narrator
+from producer.edge.place import PlaceUnknown
+from producer.edge.reader import Reader
 from producer.edge.services import Services
 from producer.edge.sse import EventStream, error_event
 from producer.edge.stream import StreamWriter
-from schemas.errors import ServingError
+from schemas.errors import ErrorCode, ServingError
 from schemas.events import Cancelled
 
 
 class CallStream(EventStream):
     """The stream of one reader of a call. Whatever ends it, the reader is detached."""
 
-    def __init__(self, services: Services, call: Call, headers: dict[str, str]) -> None:
+    def __init__(self, services: Services, call: Call, reader: Reader, headers: dict[str, str]) -> None:
         self._services = services
         self._call = call
-        self._source = stream_events(services, call)
+        self._on_disconnect = reader.on_disconnect
+        self._source = stream_events(services, call, reader.start)
         super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,14 +37,16 @@ class CallStream(EventStream):
                 # Sends to a client that is gone succeed silently.
                 self._call.delivered = False
             # Not in the generator: an await there is cancelled together with it.
-            self._services.lifecycle.detach(self._call, left=self.left)
+            self._services.lifecycle.detach(self._call, left=self.left, on_disconnect=self._on_disconnect)
             async with aclosing(self._source):
                 pass
 
 
-async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes, None]:
-    """The events of a call from its beginning, comments between them, to `[DONE]` or an error event."""
-    writer = StreamWriter(call, services.filters)
+async def stream_events(
+    services: Services, call: Call, start: Sequence[int] | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The events of a call from `start` on, comments between them, to `[DONE]` or an error event."""
+    writer = StreamWriter(call, services.filters, start)
     narrator = Narrator(call, services.position_of, services.rates, services.config.comment_interval_s)
     stream_metrics = services.metrics.for_stream(call.model)
     changes = Changes(call)
@@ -62,15 +68,20 @@ async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes,
             if call.failure is not None:
                 raise call.failure
             if drain.is_expired:
-                raise drain.error()
+                raise drain.interruption(call.request_id, writer.last_event_id)
             await changes.wait(writer.length, narrator.wait_s())
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))
         yield events + writer.end()
         call.delivered = True
+    except (Interrupted, PlaceUnknown) as error:
+        # Says nothing about the call, which may even have ended meanwhile: its end was not delivered.
+        yield error_event(error)
     except ServingError as error:
         if not call.is_over and not drain.is_expired:
             services.lifecycle.cancel(call, "stream_failed")
+        if error.code is ErrorCode.CANCELLED and call.first_failure is not None:
+            error = call.first_failure  # a part that was cancelled for another one, which says why
         yield error_event(error)
         call.delivered = call.is_over
     finally:

@@ -141,19 +141,17 @@ class Call:
 
     @property
     def first_failure(self) -> ServingError | None:
-        for part in self.parts:
-            terminal = part.view.fold.terminal
-            if isinstance(terminal, Failed | Cancelled):
-                return error_of(terminal)
-        return None
+        """What a part ended with; the others are cancelled for it, which says nothing."""
+        ends = [part.view.fold.terminal for part in self.parts]
+        failures = [end for end in ends if isinstance(end, Failed | Cancelled)]
+        return error_of(min(failures, key=lambda end: isinstance(end, Cancelled))) if failures else None
 
     @property
     def fingerprint(self) -> str | None:
         """Of the model that answers; None before a worker has claimed the first part."""
         for part in self.parts:
-            started = part.view.fold.started or part.started
-            if started is not None:
-                return started.fingerprint
+            if part.view.fold.fingerprint is not None:
+                return part.view.fold.fingerprint
         return None
 
     def rendered_header(self) -> Header:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.types import Scope
 
+from producer.edge.ids import mint_request_id
 from schemas.requests import Identity
 
 _KEY = "inferflux.context"
@@ -13,13 +14,18 @@ _KEY = "inferflux.context"
 
 @dataclass(slots=True)
 class Context:
-    """`request_id` is ours and may be replaced by a derived one; times are monotonic."""
+    """`request_id` is ours and may be replaced by that of an existing call; times are monotonic."""
 
     request_id: str
     client_request_id: str | None = None
     cors_origin: str | None = None
     received_at: float = field(default_factory=time.monotonic)
     identity: Identity | None = None
+
+    def become(self, identity: Identity) -> None:
+        """From now on it is known who asks, and the id is theirs."""
+        self.identity = identity
+        self.request_id = mint_request_id(identity.owner)
 
 
 def put_context(scope: Scope, context: Context) -> None:

@@ -10,6 +10,7 @@ _EXPOSED = ", ".join(
         "X-Client-Request-Id",
         "X-InferFlux-Priority",
         "X-InferFlux-Ignored",
+        "X-InferFlux-Resume",
         "Retry-After",
         "X-Should-Retry",
     )

@@ -33,8 +33,10 @@ def read_directives(headers: Headers, max_timeout_s: float) -> Directives:
         raise unsupported(f"{JOURNAL}: off is not supported by this server.", JOURNAL)
     return Directives(
         timeout_s=_timeout(headers, max_timeout_s),
-        on_disconnect=_on_disconnect(headers, idempotency_key),
-        queue_updates=_switch(headers, QUEUE_UPDATES, default=False),
+        on_disconnect=read_on_disconnect(
+            headers, default=OnDisconnect.CONTINUE if idempotency_key else OnDisconnect.CANCEL
+        ),
+        queue_updates=read_queue_updates(headers),
         idempotency_key=idempotency_key,
         traceparent=_traceparent(headers),
     )
@@ -58,14 +60,18 @@ def _traceparent(headers: Headers) -> str | None:
     return text if _TRACEPARENT.fullmatch(text) else None
 
 
-def _on_disconnect(headers: Headers, idempotency_key: str | None) -> OnDisconnect:
+def read_on_disconnect(headers: Headers, default: OnDisconnect) -> OnDisconnect:
     text = headers.get(ON_DISCONNECT)
     if text is None:
-        return OnDisconnect.CONTINUE if idempotency_key else OnDisconnect.CANCEL
+        return default
     try:
         return OnDisconnect(text.strip().lower())
     except ValueError:
         raise invalid(f"{ON_DISCONNECT} must be cancel or continue.", ON_DISCONNECT) from None
+
+
+def read_queue_updates(headers: Headers) -> bool:
+    return _switch(headers, QUEUE_UPDATES, default=False)
 
 
 def _switch(headers: Headers, name: str, *, default: bool) -> bool:

@@ -2,7 +2,10 @@
 
 import asyncio
 
+from producer.edge.errors import Interrupted
 from schemas.errors import ErrorCode, ServingError
+
+_WHY = "This server is shutting down."
 
 
 class Drain:
@@ -27,7 +30,11 @@ class Drain:
     def error(self) -> ServingError:
         return ServingError(
             ErrorCode.BROKER_UNAVAILABLE,
-            "This server is shutting down. The request itself goes on; ask again for a new one.",
+            _WHY,
             retryable=True,
             retry_after_s=1,
         )
+
+    def interruption(self, request_id: str, last_event_id: str | None) -> Interrupted:
+        """What a reader is told whose time is up; `last_event_id` is the place it has come to."""
+        return Interrupted(ErrorCode.BROKER_UNAVAILABLE, _WHY, request_id, last_event_id)

@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from broker.journal import PURGED
+from producer.edge.ids import resume_path
 from schemas.errors import ErrorCode, ServingError, error_kind
 from schemas.events import Cancelled, Failed
 
@@ -18,6 +20,23 @@ _NEVER_RETRY = frozenset(
     }
 )
 _MAX_MESSAGE = 1000
+# Of a stream, and of an answer that was interrupted: where to read on.
+RESUME = "x-inferflux-resume"
+
+
+class Interrupted(ServingError):
+    """The connection ends, and the request does not. Says where it can be read on, and behind which event."""
+
+    def __init__(self, code: ErrorCode, why: str, request_id: str, last_event_id: str | None) -> None:
+        self.resume_url = resume_path(request_id)
+        self.last_event_id = last_event_id
+        behind = f" with Last-Event-ID: {last_event_id}" if last_event_id is not None else ""
+        super().__init__(
+            code,
+            f"{why} The request goes on: read it at {self.resume_url}{behind}.",
+            retryable=True,
+            retry_after_s=1,
+        )
 
 
 def error_object(error: ServingError) -> dict[str, Any]:
@@ -25,14 +44,15 @@ def error_object(error: ServingError) -> dict[str, Any]:
     message = error.message
     if len(message) > _MAX_MESSAGE:
         message = message[:_MAX_MESSAGE] + "…"
-    return {
-        "error": {
-            "message": message,
-            "type": error_kind(error.code).type,
-            "param": error.param,
-            "code": str(error.code),
-        }
+    body: dict[str, Any] = {
+        "message": message,
+        "type": error_kind(error.code).type,
+        "param": error.param,
+        "code": str(error.code),
     }
+    if isinstance(error, Interrupted):
+        body |= {"resume_url": error.resume_url, "last_event_id": error.last_event_id}
+    return {"error": body}
 
 
 def error_headers(error: ServingError) -> dict[str, str]:
@@ -41,6 +61,8 @@ def error_headers(error: ServingError) -> dict[str, str]:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.code in _NEVER_RETRY:
         headers["x-should-retry"] = "false"
+    if isinstance(error, Interrupted):
+        headers[RESUME] = error.resume_url
     if error.status == 401:
         headers["www-authenticate"] = 'Bearer realm="inferflux"'
     return headers
@@ -58,6 +80,8 @@ def error_response(error: ServingError, headers: dict[str, str] | None = None) -
 def error_of(event: Failed | Cancelled) -> ServingError:
     """The failure a journal ended with."""
     if isinstance(event, Cancelled):
+        if event.reason == PURGED:
+            return ServingError(ErrorCode.JOURNAL_EXPIRED, "The journal was dropped: another reader had its end.")
         return ServingError(ErrorCode.CANCELLED, "The request was cancelled.")
     try:
         code = ErrorCode(event.code)

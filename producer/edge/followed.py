@@ -9,19 +9,23 @@ from broker.reader import JournalReader, StartAt
 from broker.records import Record, get_record
 from broker.subjects import STREAM_TOKENS, journal, parse_journal
 from schemas.codec import CodecError, decode_event
-from schemas.events import Accepted, Event, Progress, Started
+from schemas.events import Accepted, Cancelled, Event, Progress, Started
 from schemas.fold import Fold
 
 _GIVE_UP_S = 2.0
 
 
 class FollowedView:
-    """Reads one journal from its first record on, then live, with the same fold as everybody else."""
+    """Reads one journal from its first record on, then live, with the same fold as everybody else.
+
+    `ended_at`: when its end was stored, as Unix time by the broker's clock.
+    """
 
     def __init__(self, connection: Connection, edge: str, request_id: str, first_seq: int) -> None:
         self.fold = Fold()
         self.progress: Progress | None = None
         self.last_activity = time.monotonic()
+        self.ended_at: float | None = None
         self._news = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._reader = JournalReader(
@@ -59,29 +63,41 @@ class FollowedView:
             self.progress = event
         elif event is not None and not self.fold.feed(event, seq) and not isinstance(event, Started):
             return
+        if self.fold.terminal is not None and self.ended_at is None:
+            self.ended_at = self._reader.stored_ns / 1e9
         # Each wait has its own event, so that news is never missed and never seen twice.
         self._news.set()
         self._news = asyncio.Event()
 
 
 class Found(NamedTuple):
-    """Where a journal is, and its first record; `accepted` None: it was dropped, only a mark is left."""
+    """Where a journal is, and its first record."""
 
     edge: str
     first_seq: int
-    accepted: Accepted | None
+    accepted: Accepted
 
 
-async def find_journal(connection: Connection, request_id: str) -> Found | None:
-    """The journal of a request, whichever edge owns it; None when the id was never used. Raises BrokerUnavailable."""
+class Unreadable(NamedTuple):
+    """An id that was used, without a journal to read: `reason` is that of the mark in its place. None: its beginning
+    was cut by age or for want of room, or it is somebody else's.
+    """
+
+    reason: str | None
+
+
+async def find_journal(connection: Connection, request_id: str) -> Found | Unreadable | None:
+    """The journal of a request, whichever edge owns it; None when there is no record. Raises BrokerUnavailable."""
     if await _get(connection, {"last_by_subj": f"inferflux.tok.*.{request_id}.*"}) is None:
         return None
     # Should two edges have accepted the same id at once, the first one's journal is the one that counts.
     record = await _get(connection, {"seq": 1, "next_by_subj": f"inferflux.tok.*.{request_id}.head"})
-    if record is None:
-        return Found("", 0, None)
-    event = _decode(record.payload)
-    return Found(parse_journal(record.subject).edge, record.seq, event if isinstance(event, Accepted) else None)
+    event = _decode(record.payload) if record is not None else None
+    if record is not None and isinstance(event, Accepted):
+        return Found(parse_journal(record.subject).edge, record.seq, event)
+    mark = await _get(connection, {"last_by_subj": f"inferflux.tok.*.{request_id}.run"})
+    event = _decode(mark.payload) if mark is not None else None
+    return Unreadable(event.reason if isinstance(event, Cancelled) else None)
 
 
 async def _get(connection: Connection, query: dict[str, object]) -> Record | None:

@@ -1,4 +1,4 @@
-"""Answering a generation call: read, admit, submit; hold the status; then the whole answer or a stream."""
+"""Answering a generation call: read, admit, submit; the rest is `answering`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from producer.edge.admission import Admission, admit
-from producer.edge.body import ClientLeft, read_json
-from producer.edge.call_stream import CallStream
+from producer.edge.answering import answer
+from producer.edge.body import read_json
 from producer.edge.calls import Call, Superseded
 from producer.edge.context import context_of, identity_of
 from producer.edge.departure import Departure
 from producer.edge.directives import Directives, read_directives
-from producer.edge.hold import Hold, hold_status
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
+from producer.edge.reader import Reader
 from producer.edge.services import Services
-from producer.edge.shapes import render_body
-from producer.edge.stream import collect_answers
 from producer.edge.submitter import Order, body_hash
 from producer.edge.translate import Limits
 from producer.metrics import UNKNOWN_MODEL
@@ -59,7 +57,13 @@ async def generate(request: Request, services: Services, endpoint: Endpoint, to_
         services.metrics.refused(endpoint, model, error.code)
         _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
         raise
-    return await _answer(services, call, asked, departure)
+    reader = Reader(
+        stream=asked.plan.stream,
+        queue_updates=asked.directives.queue_updates,
+        on_disconnect=asked.directives.on_disconnect,
+        ignored=asked.ignored,
+    )
+    return await answer(services, call, reader, departure)
 
 
 async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Asked:
@@ -106,65 +110,3 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
 def _timeout_s(asked: Asked, default_s: float) -> float:
     given = [each for each in (asked.plan.timeout_s, asked.directives.timeout_s) if each is not None]
     return min(given, default=default_s)
-
-
-async def _answer(services: Services, call: Call, asked: Asked, departure: Departure) -> Response:
-    headers = {"x-inferflux-priority": str(call.priority)}
-    if asked.ignored:
-        headers["x-inferflux-ignored"] = _header_list(asked.ignored)
-    left = False
-    handed_over = False
-    try:
-        if not asked.plan.stream:
-            hold = await hold_status(services, call, departure, lambda: call.is_settled, None)
-            left = hold is Hold.LEFT
-            return _whole(services, call, hold, headers)
-        if not asked.directives.queue_updates:
-            hold = await hold_status(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
-            left = hold is Hold.LEFT
-            _raise_instead(services, call, hold)
-            if call.first_failure is not None and not call.has_tokens:
-                _raise_failure(services, call)
-        response = CallStream(services, call, headers)
-        handed_over = True
-        return response
-    finally:
-        await departure.stop()
-        if not handed_over:
-            services.lifecycle.detach(call, left=left)
-
-
-def _whole(services: Services, call: Call, hold: Hold, headers: dict[str, str]) -> Response:
-    _raise_instead(services, call, hold)
-    if call.first_failure is not None:
-        _raise_failure(services, call)
-    try:
-        answers = collect_answers(call, services.filters)
-    finally:
-        call.delivered = True
-    return Response(render_body(call.rendered_header(), answers), media_type="application/json", headers=headers)
-
-
-def _raise_instead(services: Services, call: Call, hold: Hold) -> None:
-    """Raise what is answered when the journal has no say."""
-    if hold is Hold.LEFT:
-        raise ClientLeft
-    if hold is Hold.DRAINED:
-        raise services.drain.error()
-    if call.failure is not None:
-        raise call.failure
-
-
-def _raise_failure(services: Services, call: Call) -> None:
-    """Raise what the journal of a part ended with; the other parts are of no use any more."""
-    error = call.first_failure
-    assert error is not None
-    call.delivered = True
-    if not call.is_over:
-        services.lifecycle.cancel(call, "sibling_failed")
-    raise error
-
-
-def _header_list(names: tuple[str, ...]) -> str:
-    text = ", ".join(names).encode("ascii", "replace").decode()
-    return "".join(character if character.isprintable() else "?" for character in text)[:1000]

@@ -40,7 +40,7 @@ def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
             except ServingError as error:
                 services.metrics.auth_failed(error.code)
                 raise
-            context_of(request).identity = identity
+            context_of(request).become(identity)
         return await handler.handle(request)
 
     return endpoint

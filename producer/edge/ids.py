@@ -1,4 +1,8 @@
-"""Ids of requests. The edge mints them; a client's own is only echoed."""
+"""Ids of requests. The edge mints them; a client's own is only echoed.
+
+The last digits of an id tell whoever knows the owner that it is theirs. So an edge can say to an owner that a journal
+is gone, and to a stranger nothing, when no record is left.
+"""
 
 import hashlib
 import re
@@ -9,11 +13,18 @@ from schemas.errors import ErrorCode, ServingError
 _ECHOED = re.compile(r"[^A-Za-z0-9_.:/=+@-]")
 _MAX_ECHOED = 128
 _MAX_IDEMPOTENCY_KEY = 255
+_RANDOM_DIGITS = 24
+_OWNER_DIGITS = 8
 
 
-def mint_request_id() -> str:
-    """128 random bits in hex: fit for a subject, a header and a file name."""
-    return secrets.token_hex(16)
+def mint_request_id(owner: str = "") -> str:
+    """96 random bits and the owner's digits, in hex: fit for a subject, a header and a file name."""
+    return _owned(secrets.token_hex(_RANDOM_DIGITS // 2), owner)
+
+
+def is_own(request_id: str, owner: str) -> bool:
+    """Whether an id was made for this owner, as far as 32 bits can tell."""
+    return request_id == _owned(request_id[:_RANDOM_DIGITS], owner)
 
 
 def mint_seed() -> int:
@@ -26,12 +37,18 @@ def derive_request_id(owner: str, idempotency_key: str, generation: int) -> str:
 
     An id whose journal was cancelled or dropped cannot be used again; the next generation takes its place.
     """
-    return hashlib.sha256(f"{owner}\0{idempotency_key}\0{generation}".encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{owner}\0{idempotency_key}\0{generation}".encode()).hexdigest()
+    return _owned(digest[:_RANDOM_DIGITS], owner)
 
 
 def part_id(request_id: str, index: int) -> str:
     """Id of one sequence of a call; that of the first is the call's own."""
     return request_id if index == 0 else f"{request_id}-{index}"
+
+
+def resume_path(request_id: str) -> str:
+    """Where the events of a request can be read again."""
+    return f"/v1/requests/{request_id}/events"
 
 
 def sanitise_client_id(text: str | None) -> str | None:
@@ -58,3 +75,7 @@ def check_idempotency_key(text: str | None) -> str | None:
 def hash_label(text: str) -> str:
     """A client's label as it may be logged."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _owned(digits: str, owner: str) -> str:
+    return digits + hashlib.sha256(f"{digits}\0{owner}".encode()).hexdigest()[:_OWNER_DIGITS]

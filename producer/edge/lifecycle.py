@@ -50,12 +50,18 @@ class Lifecycle:
     def attach(self, call: Call) -> None:
         call.num_readers += 1
 
-    def detach(self, call: Call, *, left: bool) -> None:
-        """A reader is done. The last one that left takes the work with it, unless it asked for the work to go on."""
+    def resumed(self, call: Call, last_event_id: str | None) -> None:
+        self._note(call, "resumed", behind=last_event_id or "", readers=call.num_readers)
+
+    def detach(self, call: Call, *, left: bool, on_disconnect: OnDisconnect | None = None) -> None:
+        """A reader is done. The last one that left takes the work with it, unless it asked for the work to go on.
+
+        `on_disconnect` is what this reader asked for, None if that is what the call asked for.
+        """
         call.num_readers -= 1
         if call.num_readers > 0:
             return
-        if left and not call.is_over and call.on_disconnect is OnDisconnect.CANCEL:
+        if left and not call.is_over and (on_disconnect or call.on_disconnect) is OnDisconnect.CANCEL:
             self.cancel(call, "client_left")
         self.settle(call)
 
@@ -90,8 +96,9 @@ class Lifecycle:
         if part.view.fold.started is None:
             await self._withdraw(part)
 
-    async def drop(self, part: Part) -> None:
-        await self._retention.drop(part.request_id)
+    async def forget(self, part: Part) -> None:
+        """Drop the journal of a part that never came into the queue."""
+        await self._retention.drop(part.edge, part.request_id, "not_submitted")
 
     async def _withdraw(self, part: Part) -> None:
         seq, part.seq = part.seq, None
@@ -130,21 +137,22 @@ class Lifecycle:
             self.note_starts(call)
             self.note_first_token(call)
             self._count(call)
-            for part in call.parts:
-                self._put_away(call, part)
+        for part in call.parts:
+            self._put_away(call, part)
         call.close()
 
     def _put_away(self, call: Call, part: Part) -> None:
-        self._background.spawn(self._queue.release_body(part.request_id), f"release {part.request_id}")
+        if not call.is_followed:
+            self._background.spawn(self._queue.release_body(part.request_id), f"release {part.request_id}")
         if part.started is None and part.seq is not None:
             # Ended from elsewhere before a worker had it.
             self._background.spawn(self._withdraw(part), f"withdraw {part.request_id}")
         if call.delivered and call.idempotency_key is None and isinstance(part.view.fold.terminal, Finished | Failed):
-            self._background.spawn(self._retention.drop(part.request_id), f"purge {part.request_id}")
-        else:
+            self._background.spawn(self._retention.drop(part.edge, part.request_id), f"purge {part.request_id}")
+        elif not call.is_followed:
             # Not delivered for sure: with an idempotency key the client says that it may ask again. A cancelled journal
             # stays for now as well, since whoever still holds the work must find out.
-            self._retention.keep_for_resume(part.request_id)
+            self._retention.keep_for_resume(part.edge, part.request_id)
 
     def _count(self, call: Call) -> None:
         now = time.monotonic()

@@ -6,7 +6,7 @@ inside a message are dropped.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(max_length=1024)]
@@ -170,6 +170,10 @@ class CompletionChunk(_Answer):
     usage: CompletionUsage | None = None
 
 
+class AnyChunk(RootModel[ChatCompletionChunk | CompletionChunk]):
+    """A chunk in the shape of the route that the request came by."""
+
+
 class BackendInfo(BaseModel):
     """Where a model runs now, and why there."""
 
@@ -222,10 +226,14 @@ class CancelledRequest(BaseModel):
 
 
 class ErrorBody(BaseModel):
+    """`resume_url` and `last_event_id` are there when the request goes on although its answer was interrupted."""
+
     message: str
     type: str
     param: str | None
     code: str
+    resume_url: str | None = None
+    last_event_id: str | None = None
 
 
 class ErrorAnswer(BaseModel):

@@ -67,9 +67,10 @@ def _operation_object(route: Route) -> dict[str, Any]:
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {}
     if isinstance(operation.returns, str):
-        content: dict[str, Any] = {operation.returns: {"schema": {"type": "string"}}}
-    else:
+        content = {operation.returns: {"schema": {"type": "string"}}}
+    elif operation.returns is not None:
         content = _json(operation.returns)
     if operation.stream is not None:
         # The schema is that of the data of one event.

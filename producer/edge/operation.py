@@ -16,12 +16,14 @@ Handle = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`scopes`: any of them opens the route; none means no key is needed. `returns` as text is a media type."""
+    """`scopes`: any of them opens the route; none means no key is needed. `returns` as text is a media type, None when
+    there is only a stream.
+    """
 
     summary: str
     scopes: frozenset[Scope]
     body: type[BaseModel] | None
-    returns: type[BaseModel] | str
+    returns: type[BaseModel] | str | None
     stream: type[BaseModel] | None
     errors: tuple[ErrorCode, ...]
 
@@ -49,7 +51,7 @@ class Route(NamedTuple):
 def operation(
     *,
     summary: str,
-    returns: type[BaseModel] | str,
+    returns: type[BaseModel] | str | None,
     scope: Scope | Iterable[Scope] | None = None,
     body: type[BaseModel] | None = None,
     stream: type[BaseModel] | None = None,

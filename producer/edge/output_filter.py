@@ -1,7 +1,7 @@
 """The hook between a journal and the client: every piece of text passes here, streamed or not, resumed or not.
 
 The journal holds what the model wrote; a filter decides what a client sees of it. A filter may hold text back until it
-knows more, so it also says which token the released text reaches.
+knows more.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,20 @@ from schemas.requests import Identity
 
 
 class Released(NamedTuple):
-    """Text for the client. `reached` is the last token all of whose text is out; `ended` closes the answer early."""
+    """Text for the client; `ended` closes the answer early."""
 
     text: str
-    reached: int
     ended: FinishReason | None = None
 
 
 class OutputFilter(Protocol):
-    """State for one choice of one answer. Pieces come in order; the same pieces release the same text."""
+    """State for one choice of one answer. The same pieces release the same text, or a resumed stream would differ."""
 
     def feed(self, index: int, text: str) -> Released:
-        """Take the text up to and including token `index`. May raise ServingError to end the answer with an error."""
+        """Take the text of token `index`, which may be empty. Tokens come one by one, from 0 on, however they arrived.
+
+        May raise ServingError to end the answer with an error.
+        """
 
     def flush(self, index: int) -> Released:
         """Release what is held back: nothing follows token `index`."""
@@ -39,22 +41,22 @@ class FilterChain:
         self._filters = filters
 
     def feed(self, index: int, text: str) -> Released:
-        return self._run(Released(text, index), 0)
+        return self._run(index, Released(text), 0)
 
     def flush(self, index: int) -> Released:
         text, ended = "", None
         for position, each in enumerate(self._filters):
             released = each.flush(index)
             if released.text:
-                released = self._run(released, position + 1)
+                released = self._run(index, released, position + 1)
             text += released.text
             ended = ended or released.ended
-        return Released(text, index, ended)
+        return Released(text, ended)
 
-    def _run(self, released: Released, start: int) -> Released:
+    def _run(self, index: int, released: Released, start: int) -> Released:
         ended = released.ended
         for each in self._filters[start:]:
-            released = each.feed(released.reached, released.text)
+            released = each.feed(index, released.text)
             ended = ended or released.ended
         return released._replace(ended=ended)
 

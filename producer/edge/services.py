@@ -21,6 +21,7 @@ from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls
 from producer.edge.demand import Demand
 from producer.edge.drain import Drain
+from producer.edge.finding import Finding
 from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
@@ -28,6 +29,7 @@ from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
 from producer.edge.rates import ServiceRates
+from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
@@ -56,6 +58,7 @@ class Services:
     lifecycle: Lifecycle
     submitter: Submitter
     joining: Joining
+    resuming: Resuming
     guardian: Guardian
     retention: Retention
     background: Background
@@ -139,7 +142,8 @@ def _build(
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
     lifecycle = Lifecycle(hub, queue, transitions, calls, retention, rates, metrics, background)
-    joining = Joining(connection, config.edge_id, calls, lifecycle)
+    finding = Finding(connection, calls)
+    joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     probe = WorkerProbe(WorkerControl(connection).is_alive)
     return Services(
         config=config,
@@ -154,6 +158,7 @@ def _build(
         lifecycle=lifecycle,
         submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, rates, background),
         joining=joining,
+        resuming=Resuming(finding, lifecycle, config.resume_window_s),
         guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, background),
         retention=retention,
         background=background,

@@ -1,7 +1,8 @@
 """From the journals of a call to the bytes of its stream.
 
 A reader holds a cursor for each choice and nothing else: what it has not taken yet stays in the fold, so a slow client
-gets larger chunks, not a growing queue. It can begin at any index, which is what resuming needs.
+gets larger chunks, not a growing queue. It can begin at any index, which is what resuming needs. The same journal gives
+the same text behind each index, whatever was there when; only how it is cut into chunks differs.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from typing import NamedTuple
 
 from producer.edge.calls import Call, Part
 from producer.edge.errors import error_of
-from producer.edge.output_filter import FilterFactory, OutputFilter, make_filter
+from producer.edge.output_filter import FilterFactory, OutputFilter, Released, make_filter
+from producer.edge.place import beyond_the_end, event_id, is_beyond
 from producer.edge.shapes import DONE, Answer, ChunkTemplates, add_usage
 from schemas.events import Cancelled, Failed, Finished, FinishReason, Usage
+from schemas.fold import Fold
 
 # Up to so many tokens that wait are sent one by one; a reader that is further behind gets them in one piece.
 _MOST_CHUNKS = 16
@@ -25,65 +28,78 @@ class Chunk(NamedTuple):
 
 
 class Choice:
-    """How far one choice has been read. `index` is the last token whose text went out whole, -1 for none."""
+    """How far one choice has been read. `index` is the last token whose text went out, -1 for none.
 
-    __slots__ = ("cursor", "filter", "index", "is_over", "part", "reason")
+    `start` is the first token whose text the reader wants. It may lie ahead of what is known: nothing is sent until the
+    answer has come so far.
+    """
+
+    __slots__ = ("_end_index", "_is_cut", "_start", "cursor", "filter", "is_over", "part", "reason")
 
     def __init__(self, part: Part, output_filter: OutputFilter | None, start: int) -> None:
         self.part = part
         self.filter = output_filter
-        self.cursor = 0
-        self.index = start - 1
+        # A filter must see the text before the start too, to hold back or end where it did the first time.
+        self.cursor = start if output_filter is None else 0
         self.is_over = False
         self.reason = ""
-        self._skip(start)
+        self._start = start
+        self._is_cut = False
+        self._end_index: int | None = None
 
-    def _skip(self, start: int) -> None:
-        if self.filter is not None and start > 0:
-            # A filter must see the text before the start too, to hold back or end where it did the first time.
-            released = self.filter.feed(start - 1, self.part.view.fold.text(0, start))
-            self.index = released.reached
-        self.cursor = start
+    @property
+    def index(self) -> int:
+        return max(self.cursor, self._start) - 1 if self._end_index is None else self._end_index
+
+    @property
+    def num_sent(self) -> int:
+        return max(self.cursor - self._start, 0)
 
     def take(self) -> list[Chunk]:
         """What is new since the last call, a chunk for each token, or one for all of them when there are many.
 
-        Raises ServingError when the journal, or a filter, ends in failure.
+        Raises ServingError when the journal, or a filter, ends in failure, or when there never was such a start.
         """
         fold = self.part.view.fold
-        start, end = self.cursor, max(self.cursor, len(fold.pieces))
-        self.cursor = end
-        chunks: list[Chunk] = []
-        if self.filter is not None:
-            if end > start and not self.is_over:
-                chunks.append(self._filtered(self.filter, end - 1, fold.text(start, end)))
-        elif end - start > _MOST_CHUNKS:
-            chunks.append(Chunk(end - 1, fold.text(start, end)))
-        else:
-            chunks += [Chunk(index, fold.pieces[index]) for index in range(start, end)]
-        if chunks:
-            self.index = chunks[-1].reached
+        chunks = self._advance(fold) if self.filter is None else self._advance_filtered(self.filter, fold)
         if fold.terminal is not None and not self.is_over:
+            if is_beyond(fold, self._start, self.filter is not None):
+                raise beyond_the_end(fold.length)
             if isinstance(fold.terminal, Finished):
-                chunks.append(self._finish(fold.terminal))
+                chunks += self._finish(fold.terminal)
             elif not any(chunk.text for chunk in chunks):
                 raise error_of(fold.terminal)
         return chunks
 
-    def _filtered(self, output_filter: OutputFilter, index: int, text: str) -> Chunk:
-        released = output_filter.feed(index, text)
-        if released.ended is not None:
-            self._end(released.ended)
-        return Chunk(released.reached, released.text)
+    def _advance(self, fold: Fold) -> list[Chunk]:
+        start, end = self.cursor, max(self.cursor, fold.length)
+        self.cursor = end
+        if end - start > _MOST_CHUNKS:
+            return [Chunk(end - 1, fold.text(start, end))]
+        return [Chunk(index, fold.pieces[index]) for index in range(start, end)]
 
-    def _finish(self, finished: Finished) -> Chunk:
-        if self.filter is None:
-            self._end(finished.reason)
-            return Chunk(self.index, "")
-        released = self.filter.flush(self.cursor - 1)
-        self.index = released.reached
+    def _advance_filtered(self, output_filter: OutputFilter, fold: Fold) -> list[Chunk]:
+        chunks = []
+        while self.cursor < fold.length and not self.is_over:
+            released = output_filter.feed(self.cursor, fold.pieces[self.cursor])
+            if self.cursor >= self._start:
+                chunks.append(Chunk(self.cursor, released.text))
+            self.cursor += 1
+            if released.ended is not None:
+                self._is_cut = True
+                self._end(released.ended)
+        if len(chunks) > _MOST_CHUNKS:
+            return [Chunk(chunks[-1].reached, "".join(chunk.text for chunk in chunks))]
+        return chunks
+
+    def _finish(self, finished: Finished) -> list[Chunk]:
+        released = self.filter.flush(self.cursor - 1) if self.filter is not None else Released("")
         self._end(released.ended or finished.reason)
-        return Chunk(released.reached, released.text)
+        if not released.text:
+            return []
+        # One more than the last token, or this text would have the same id as that token's.
+        self._end_index = self.cursor
+        return [Chunk(self._end_index, released.text)] if self._start <= self._end_index else []
 
     def _end(self, reason: FinishReason | str) -> None:
         self.is_over = True
@@ -91,19 +107,21 @@ class Choice:
 
     @property
     def usage(self) -> Usage:
-        """As the worker counted; of an answer that a filter ended, what went by until then."""
-        terminal = self.part.view.fold.terminal
+        """As the worker counted; of an answer that a filter cut, the tokens that the filter saw."""
+        terminal, progress = self.part.view.fold.terminal, self.part.view.progress
         if isinstance(terminal, Finished):
-            return terminal.usage
-        progress = self.part.view.progress
+            return terminal.usage._replace(completion_tokens=self.cursor) if self._is_cut else terminal.usage
         return Usage(progress.num_prompt if progress is not None else 0, self.cursor)
 
 
 class StreamWriter:
-    """One reader of a call, as server-sent events."""
+    """One reader of a call, as server-sent events. `start`: for each choice the first token that it wants; None begins
+    with the role.
+    """
 
     def __init__(self, call: Call, filters: Sequence[FilterFactory] = (), start: Sequence[int] | None = None) -> None:
         self._call = call
+        self.last_event_id = event_id(start or ())
         self._templates: ChunkTemplates | None = None
         self._needs_role = start is None
         starts = start or [0] * len(call.parts)
@@ -118,8 +136,8 @@ class StreamWriter:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens taken from all choices."""
-        return sum(choice.cursor for choice in self._choices)
+        """Tokens of all choices that this reader was sent."""
+        return sum(choice.num_sent for choice in self._choices)
 
     @property
     def is_over(self) -> bool:
@@ -137,9 +155,9 @@ class StreamWriter:
                 continue
             for reached, text in choice.take():
                 if text:
-                    events += self._get_templates().text(index, self._event_id(choice, reached), text)
+                    events += self._get_templates().text(index, self._place(choice, reached), text)
             if choice.is_over:
-                events += self._get_templates().finish(index, self._event_id(choice, choice.index), choice.reason)
+                events += self._get_templates().finish(index, self._place(choice, choice.index), choice.reason)
                 self._written[index] = True
         if events and self._needs_role:
             self._needs_role = False
@@ -158,12 +176,16 @@ class StreamWriter:
             self._templates = ChunkTemplates(self._call.rendered_header(), len(self._choices), self._call.include_usage)
         return self._templates
 
-    def _event_id(self, choice: Choice, reached: int) -> bytes:
+    def _place(self, choice: Choice, reached: int) -> bytes:
+        """The id of an event: the last index of each choice, a place in several journals at once."""
         if self._is_single:
-            return b"%d" % reached if reached >= 0 else b""
-        # A place in several journals at once: the last index of each choice.
-        indexes = [reached if each is choice else each.index for each in self._choices]
-        return b",".join(b"%d" % index for index in indexes) if max(indexes) >= 0 else b""
+            place = str(reached) if reached >= 0 else None
+        else:
+            place = event_id([(reached if each is choice else each.index) + 1 for each in self._choices])
+        if place is None:
+            return b""
+        self.last_event_id = place
+        return place.encode()
 
 
 def make_choices(call: Call, filters: Sequence[FilterFactory], starts: Sequence[int]) -> list[Choice]:

@@ -134,7 +134,7 @@ class Submitter:
             if part.is_sent:
                 self._lifecycle.end_part(part, Cancelled("not_submitted"))
             elif part.is_accepted:
-                self._background.spawn(self._lifecycle.drop(part), f"purge {part.request_id}")
+                self._background.spawn(self._lifecycle.forget(part), f"purge {part.request_id}")
         call.close()
         _log.info("not accepted", request_id=call.request_id, model=call.model, error=str(call.failure or "superseded"))
 

@@ -196,7 +196,7 @@ async def test_a_late_delivery_of_a_purged_journal_is_only_settled(broker: Broke
     await claim.delta([1], ["secret"])
     assert await claim.checkpoint()
     hub = JournalHub(broker.edge, "e1")
-    await hub.purge("r1")
+    await hub.purge("e1", "r1")
     assert not await claim.checkpoint()
     assert claim.has_ended
     late = await _next_claim(broker, claim)

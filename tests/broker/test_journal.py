@@ -142,12 +142,12 @@ async def test_a_purged_journal_leaves_a_mark_without_text_and_others_alone(brok
         await hub.accept(_accepted(request_id))
         await _write(broker.worker, Started("A", "w1", "ack", "f"), request_id)
         await _write(broker.worker, Finished("A", "stop", Usage(1, 1), [1], ["secret"]), request_id)
-    await hub.purge("r1")
+    await hub.purge("e1", "r1")
     left = await read_records(broker.edge, STREAM_TOKENS, journal("e1", "r1").all, is_complete=bool)
     assert [decode_event(record.payload) for record in left] == [Cancelled(PURGED)]
     other = await read_records(broker.edge, STREAM_TOKENS, journal("e1", "r2").all, is_complete=bool)
     assert len(other) == 3
-    await hub.purge("r1")
+    await hub.purge("e1", "r1")
     await hub.close()
 
 

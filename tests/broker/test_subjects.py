@@ -69,9 +69,10 @@ def test_other_subjects_are_no_journal(subject: str) -> None:
 
 
 def test_an_ack_subject_tells_the_delivery() -> None:
-    assert subjects.parse_delivery(_ACK) == ("INFERFLUX_REQUESTS", 1, 17, 3)
+    told = ("INFERFLUX_REQUESTS", 1, 17, 3, int(_ACK.split(".")[-2]))
+    assert subjects.parse_delivery(_ACK) == told
     with_domain = _ACK.replace("$JS.ACK.", "$JS.ACK.hub.hash.") + ".random"
-    assert subjects.parse_delivery(with_domain) == ("INFERFLUX_REQUESTS", 1, 17, 3)
+    assert subjects.parse_delivery(with_domain) == told
 
 
 def test_only_ack_subjects_of_the_request_stream_may_be_handed_back() -> None:

@@ -83,6 +83,7 @@ async def test_paths_answer_with_and_without_v1_and_slash(edge: Edge) -> None:
         ("GET", "/models/echo", None, 200),
         ("GET", "/models/org%2Fnope", None, 404),
         ("DELETE", "/requests/nope", None, 404),
+        ("GET", "/requests/nope/events", None, 404),
     ]
     for prefix, slash in product(("", "/v1"), ("", "/")):
         for method, path, body, status in calls:
@@ -175,6 +176,10 @@ async def test_headers_that_steer_are_checked_by_name(edge: Edge) -> None:
     ):
         answer = await edge.client.post("/v1/chat/completions", json=chat(), headers={name: value})
         assert_error(answer, code)
+        assert answer.json()["error"]["param"] == name
+    for name in ("X-InferFlux-On-Disconnect", "X-InferFlux-Queue-Updates", "Last-Event-ID"):
+        answer = await edge.client.get("/v1/requests/nope/events", headers={name: "maybe"})
+        assert_error(answer, ErrorCode.INVALID_PARAMETER)
         assert answer.json()["error"]["param"] == name
 
 

@@ -9,6 +9,7 @@ from producer.edge.ids import (
     check_idempotency_key,
     derive_request_id,
     hash_label,
+    is_own,
     mint_request_id,
     mint_seed,
     part_id,
@@ -30,6 +31,15 @@ def test_derived_ids_are_the_same_everywhere_and_valid(owner: str, key: str) -> 
     assert is_valid_id(derive_request_id(owner, key, 0))
     others = [(owner + "x", key, 0), (owner, key + "x", 0), (owner, key, 1)]
     assert len({derive_request_id(owner, key, 0), *(derive_request_id(*other) for other in others)}) == 4
+
+
+@given(st.text(), st.text(), st.text())
+def test_an_id_tells_its_owner_that_it_is_theirs_and_nobody_else(owner: str, key: str, stranger: str) -> None:
+    for request_id in (mint_request_id(owner), derive_request_id(owner, key, 3)):
+        assert is_own(request_id, owner)
+        assert is_own(request_id, stranger) is (owner == stranger)
+        assert not is_own(part_id(request_id, 1), owner)
+    assert not is_own(key, owner)
 
 
 def test_the_first_part_has_the_id_of_its_call() -> None:

@@ -77,6 +77,15 @@ def test_generation_bodies_list_the_served_parameters(document: dict[str, Any]) 
         assert set(document["components"]["schemas"][schema]["properties"]) == served
 
 
+def test_a_stream_that_is_read_on_has_the_chunks_of_either_route(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/v1/requests/{id}/events"]["get"]
+    assert operation["x-inferflux-scopes"] == ["generate"]
+    assert set(operation["responses"]["200"]["content"]) == {"text/event-stream"}
+    assert {"400", "401", "403", "404", "410", "503"} <= set(operation["responses"])
+    chunks = {each["$ref"].rpartition("/")[2] for each in document["components"]["schemas"]["AnyChunk"]["anyOf"]}
+    assert chunks == {"ChatCompletionChunk", "CompletionChunk"}
+
+
 def test_generation_answers_are_json_or_a_stream(document: dict[str, Any]) -> None:
     content = document["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
     assert set(content) == {"application/json", "text/event-stream"}

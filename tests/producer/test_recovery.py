@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import pytest
 
 from broker.roles import Role
-from schemas.events import Cancelled, Finished
 from tests.conftest import Broker
-from tests.producer.conftest import CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
+from tests.producer.conftest import Edge, chat, put_model, running_edge, running_worker, until_served
 from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
-from tests.producer.test_leaving import RawClient, events_until, until_settled
+from tests.producer.test_leaving import RawClient
 from tests.producer.test_stream import events_of, text_of
 
 pytestmark = pytest.mark.nats
@@ -144,38 +142,6 @@ async def test_a_drain_lets_streams_finish(broker: Broker, worker: ScriptedWorke
             assert b'"content":"b"' in await client.read_until(b"[DONE]")
             assert (await whole).json()["choices"][0]["message"]["content"] == "ab"
             await edge.task
-
-
-async def test_what_outlasts_a_drain_is_told_and_not_cancelled(broker: Broker, worker: ScriptedWorker) -> None:
-    release = asyncio.Event()
-
-    async def waits(run: Run) -> None:
-        if run.prompt_text == "speak":
-            await run.say("a")
-        await release.wait()
-        assert await run.claim.checkpoint()
-        await run.finish("b")
-
-    worker.script = waits
-    async with running_edge(broker, replace(CONFIG, drain_timeout_s=0.2)) as edge:
-        await until_served(edge)
-        async with (
-            await RawClient.call(edge, chat("speak", stream=True)) as speaking,
-            await RawClient.call(edge, chat("held", stream=True)) as held,
-            await RawClient.call(edge, chat("whole")) as whole,
-        ):
-            await speaking.read_until(b'"content":"a"')
-            await until_running(worker, 3)
-            edge.stop.set()
-            await edge.task
-            told = (await speaking.reader.read()).decode()
-            assert '"error"' in told and "[DONE]" not in told
-            for client in (held, whole):
-                assert (await client.reader.read()).startswith(b"HTTP/1.1 503 ")
-    release.set()
-    await until_settled(broker)
-    events = await events_until(broker, Finished)
-    assert not any(isinstance(event, Cancelled) for event in events)
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.edge.output_filter import OutputFilter, Released
+from producer.edge.output_filter import FilterFactory, OutputFilter, Released
+from producer.edge.place import PlaceUnknown
 from producer.edge.stream import StreamWriter, collect_answers
 from schemas.errors import ErrorCode, ServingError
-from schemas.events import Cancelled, FinishReason, Progress
+from schemas.events import Cancelled, FinishReason, Progress, Started
+from schemas.events import Released as HandedBack
 from schemas.requests import Endpoint, Identity
 from tests.producer.hand_fed import HandFedView, make_call, started_view
 
@@ -186,17 +188,18 @@ def test_a_failed_part_fails_the_whole_answer() -> None:
 
 
 class Upper:
-    """Holds one token back."""
+    """Holds the last character back."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, index: int, text: str) -> Released:
-        ready, self._held = self._held + text[:-1], text[-1:]
-        return Released(ready.upper(), index - 1)
+        text = self._held + text
+        ready, self._held = text[:-1], text[-1:]
+        return Released(ready.upper())
 
     def flush(self, index: int) -> Released:
-        return Released(self._held.upper(), index)
+        return Released(self._held.upper())
 
 
 class StopAt:
@@ -204,10 +207,10 @@ class StopAt:
 
     def feed(self, index: int, text: str) -> Released:
         before, mark, _ = text.partition("!")
-        return Released(before, index, FinishReason.CONTENT_FILTER if mark else None)
+        return Released(before, FinishReason.CONTENT_FILTER if mark else None)
 
     def flush(self, index: int) -> Released:
-        return Released("", index)
+        return Released("")
 
 
 def upper(identity: Identity, model: str) -> OutputFilter:
@@ -252,9 +255,102 @@ def test_a_filtered_stream_can_start_anywhere() -> None:
     view = started_view()
     view.say("ab", "cd", "ef")
     view.finish()
-    writer = StreamWriter(make_call(view), [upper], start=[2])
-    # The first two tokens released all but "d".
-    assert text_of(events_of(writer.take())) == "DEF"
+    for start, rest in ((0, "ABCDEF"), (1, "BCDEF"), (2, "DEF"), (3, "F"), (4, "")):
+        writer = StreamWriter(make_call(view), [upper], start=[start])
+        events = events_of(writer.take())
+        assert text_of(events) == rest
+        assert events[-1][1]["choices"][0]["finish_reason"] == "stop"
+        assert events[-1][0] == "3"
+
+
+@given(st.lists(st.text("ab!", max_size=3), max_size=30), st.data())
+def test_a_filtered_stream_is_the_same_at_any_pace_and_from_each_of_its_ids(
+    pieces: list[str], data: st.DataObject
+) -> None:
+    view = started_view()
+    live = StreamWriter(make_call(view, include_usage=True), [stop_at, upper])
+    stream, left = b"", list(pieces)
+    while left:
+        count = data.draw(st.integers(1, len(left)))
+        view.say(*left[:count])
+        left = left[count:]
+        stream += live.take()
+    view.finish()
+    stream += live.take() + live.end()
+    events = events_of(stream)
+    whole = text_of(events)
+    sent = ""
+    for number, (event_id, chunk) in enumerate(events[:-2]):
+        sent += text_of([(event_id, chunk)])
+        if event_id is not None and events[number + 1][0] != event_id:
+            again = StreamWriter(make_call(view, include_usage=True), [stop_at, upper], start=[int(event_id) + 1])
+            rest = events_of(again.take() + again.end())
+            assert sent + text_of(rest) == whole
+            assert rest[-3:] == events[-3:]
+
+
+def test_a_filter_sees_each_token_by_itself_however_they_arrive() -> None:
+    seen: list[tuple[int, str]] = []
+
+    class Spy(StopAt):
+        def feed(self, index: int, text: str) -> Released:
+            seen.append((index, text))
+            return super().feed(index, text)
+
+    view = started_view()
+    view.say("a", "", "b!", "never")
+    view.finish()
+    call = make_call(view, include_usage=True)
+    writer = StreamWriter(call, [lambda identity, model: Spy()])
+    events = events_of(writer.take() + writer.end())
+    assert seen == [(0, "a"), (1, ""), (2, "b!")]
+    assert events[-2][1]["usage"]["completion_tokens"] == 3
+
+
+def test_a_start_ahead_of_the_answer_waits_for_it() -> None:
+    view = started_view()
+    writer = StreamWriter(make_call(view), start=[2])
+    view.say("a", "b")
+    assert writer.take() == b""
+    assert writer.last_event_id == "1"
+    view.say("c")
+    assert text_of(events_of(writer.take())) == "c"
+    assert writer.last_event_id == "2"
+
+
+@pytest.mark.parametrize("filters", [[], [upper]])
+def test_a_start_behind_the_end_is_a_place_that_never_was(filters: list[FilterFactory]) -> None:
+    view = started_view()
+    writer = StreamWriter(make_call(view), filters, start=[9])
+    view.say("a", "b")
+    assert writer.take() == b""
+    view.finish()
+    with pytest.raises(PlaceUnknown) as refused:
+        writer.take()
+    assert (refused.value.status, refused.value.param) == (400, "Last-Event-ID")
+
+
+def test_several_choices_can_start_anywhere() -> None:
+    first, second = started_view(), started_view()
+    call = make_call(first, second, endpoint=Endpoint.COMPLETIONS)
+    first.say("a", "b")
+    second.say("c")
+    writer = StreamWriter(call, start=[2, 0])
+    events = events_of(writer.take())
+    assert (text_of(events, 0), text_of(events, 1), writer.last_event_id) == ("", "c", "1,0")
+    first.finish()
+    second.finish()
+    assert [event_id for event_id, _ in events_of(writer.take())] == ["1,0", "1,0"]
+    assert StreamWriter(call, start=[2, 0]).last_event_id == "1,-1"
+
+
+def test_the_fingerprint_is_that_of_the_model_that_wrote_the_text() -> None:
+    view = started_view()
+    view.say("a")
+    # Another model's worker takes it, sees that it cannot go on, and hands it back.
+    view.feed(HandedBack("r"), Started("s", "w2", "ack", "fp_other"), HandedBack("s"))
+    (event,) = events_of(StreamWriter(make_call(view), start=[0]).take())
+    assert event[1]["system_fingerprint"] == "fp_test"
 
 
 def test_nothing_is_written_before_there_is_news() -> None:

@@ -9,6 +9,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models", models.list_models),
     Route("GET", "/v1/models/{id:path}", models.retrieve_model),
     Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
+    Route("GET", "/v1/requests/{id}/events", requests.resume_request),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),

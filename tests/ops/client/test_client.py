@@ -98,6 +98,83 @@ def test_a_connection_that_breaks_is_one_line(serve: Callable[[Answer], Client])
         list(client.stream("/v1/completions", {}))
 
 
+class Parts:
+    """A stream of three tokens that breaks again and again. `asked` are the method and place of every request."""
+
+    PATH = "/v1/requests/abc/events"
+
+    def __init__(self, *endings: Answer) -> None:
+        self._endings = list(endings)
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> None:
+        place = request.headers["Last-Event-ID"]
+        self.asked.append((request.command, request.path, place))
+        start = int(place) + 1 if place is not None else 0
+        if not self._endings:
+            texts = [f'id: {index}\ndata: {{"n": {index}}}\n\n' for index in range(start, 3)]
+            begin(request)
+            request.wfile.write("".join([*texts, "data: [DONE]\n\n"]).encode())
+            return
+        ending = self._endings.pop(0)
+        if isinstance(ending, Cut):
+            begin(request)
+            request.wfile.write(f'id: {start}\ndata: {{"n": {start}}}\n\n'.encode())
+        ending(request)
+
+
+def begin(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("X-InferFlux-Resume", Parts.PATH)
+    request.end_headers()
+
+
+class Cut:
+    """The end of a stream before its time, in the middle of an event, or after these words."""
+
+    def __init__(self, words: str = 'id: 9\ndata: {"n"') -> None:
+        self._words = words
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(self._words.encode())
+
+
+INTERRUPTED = f'data: {{"error": {{"message": "going", "resume_url": "{Parts.PATH}", "last_event_id": "0"}}}}\n\n'
+
+
+@pytest.mark.parametrize("ending", [Cut(), Cut(""), Cut(INTERRUPTED)])
+def test_a_broken_stream_is_read_on_and_nobody_sees_it(serve: Callable[[Answer], Client], ending: Answer) -> None:
+    parts = Parts(ending, reply(503, b"{}"), Cut(""))
+    with serve(parts) as client:
+        assert list(client.stream("/v1/completions", {})) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert parts.asked == [
+        ("POST", "/v1/completions", None),
+        ("GET", Parts.PATH, "0"),
+        ("GET", Parts.PATH, "0"),
+        ("GET", Parts.PATH, "1"),
+    ]
+
+
+def test_a_call_that_was_interrupted_before_its_status_is_read_on(serve: Callable[[Answer], Client]) -> None:
+    def drained(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(503)
+        request.send_header("X-InferFlux-Resume", Parts.PATH)
+        request.end_headers()
+
+    with serve(Parts(drained)) as client:
+        assert list(client.stream("/v1/completions", {})) == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_reading_on_is_given_up(serve: Callable[[Answer], Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.client.resuming.PAUSES_S", (0.0, 0.0))
+    for answers, message in (
+        ((Cut(""), *3 * [reply(503, b'{"error": {"message": "away"}}')]), "away"),
+        ((Cut(""), reply(410, b'{"error": {"message": "it was dropped"}}')), "it was dropped"),
+    ):
+        with serve(Parts(*answers)) as client, pytest.raises(Failure, match=message):
+            list(client.stream("/v1/completions", {}))
+
+
 def test_a_proxy_of_the_environment_is_not_used_on_loopback(
     serve: Callable[[Answer], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,88 @@
+"""Answering one reader of a call: hold the status; then the whole answer or a stream."""
+
+from starlette.responses import Response
+
+from producer.edge.body import ClientLeft
+from producer.edge.call_stream import CallStream
+from producer.edge.calls import Call
+from producer.edge.departure import Departure
+from producer.edge.errors import RESUME
+from producer.edge.hold import Hold, hold_status
+from producer.edge.ids import resume_path
+from producer.edge.place import beyond_the_end, is_beyond
+from producer.edge.reader import Reader
+from producer.edge.services import Services
+from producer.edge.shapes import render_body
+from producer.edge.stream import collect_answers
+
+
+async def answer(services: Services, call: Call, reader: Reader, departure: Departure) -> Response:
+    """The caller is attached to the call, and is detached when its answer is out. Raises ServingError, ClientLeft."""
+    headers = {"x-inferflux-priority": str(call.priority)}
+    if reader.ignored:
+        headers["x-inferflux-ignored"] = _header_list(reader.ignored)
+    left = False
+    handed_over = False
+    try:
+        if not reader.stream:
+            hold = await hold_status(services, call, departure, lambda: call.is_settled, None)
+            left = hold is Hold.LEFT
+            return _whole(services, call, reader, hold, headers)
+        if not reader.queue_updates:
+            hold = await hold_status(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
+            left = hold is Hold.LEFT
+            _raise_instead(services, call, reader, hold)
+            if call.first_failure is not None and not call.has_tokens:
+                _raise_failure(services, call)
+        _check_start(services, call, reader)
+        response = CallStream(services, call, reader, headers | {RESUME: resume_path(call.request_id)})
+        handed_over = True
+        return response
+    finally:
+        await departure.stop()
+        if not handed_over:
+            services.lifecycle.detach(call, left=left, on_disconnect=reader.on_disconnect)
+
+
+def _whole(services: Services, call: Call, reader: Reader, hold: Hold, headers: dict[str, str]) -> Response:
+    _raise_instead(services, call, reader, hold)
+    if call.first_failure is not None:
+        _raise_failure(services, call)
+    try:
+        answers = collect_answers(call, services.filters)
+    finally:
+        call.delivered = True
+    return Response(render_body(call.rendered_header(), answers), media_type="application/json", headers=headers)
+
+
+def _check_start(services: Services, call: Call, reader: Reader) -> None:
+    if reader.start is None:
+        return
+    for part, start in zip(call.parts, reader.start, strict=True):
+        if is_beyond(part.view.fold, start, bool(services.filters)):
+            raise beyond_the_end(part.view.fold.length)
+
+
+def _raise_instead(services: Services, call: Call, reader: Reader, hold: Hold) -> None:
+    """Raise what is answered when the journal has no say."""
+    if hold is Hold.LEFT:
+        raise ClientLeft
+    if hold is Hold.DRAINED:
+        raise services.drain.interruption(call.request_id, reader.last_event_id)
+    if call.failure is not None:
+        raise call.failure
+
+
+def _raise_failure(services: Services, call: Call) -> None:
+    """Raise what the journal of a part ended with; the other parts are of no use any more."""
+    error = call.first_failure
+    assert error is not None
+    call.delivered = True
+    if not call.is_over:
+        services.lifecycle.cancel(call, "sibling_failed")
+    raise error
+
+
+def _header_list(names: tuple[str, ...]) -> str:
+    text = ", ".join(names).encode("ascii", "replace").decode()
+    return "".join(character if character.isprintable() else "?" for character in text)[:1000]
