@@ -76,6 +76,7 @@ class Session:
         self._job = f"{self.run_id}.0"
         self._is_claimed = False
         self._is_cancelled = False
+        self._is_leaving = False
         # While false, emissions are held: nothing is published before the claim is known to be ours (still).
         self._may_publish = False
         self._held: deque[Emission] = deque()
@@ -101,9 +102,10 @@ class Session:
             return
         self._submit(None)
         outcome = await self._claim.acquire()
-        if self._is_over.is_set():
-            return
-        if outcome is ClaimOutcome.FRESH:
+        if self._is_leaving and outcome in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
+            await self._claim.release()
+            await self._over("released", tokens=self._claim.confirmed)
+        elif outcome is ClaimOutcome.FRESH:
             await self._begin()
         elif outcome is ClaimOutcome.CONTINUE:
             await self._continue()
@@ -150,16 +152,18 @@ class Session:
             self._settle(self._settle_cancelled())
 
     async def hand_back(self) -> None:
-        """Give the request back unfinished, for another worker to continue (drain)."""
+        """Give the request back unfinished, for another worker to continue (drain).
+
+        While its claim is on its way, `run` does so when it is there: the next worker must find it written, and not be
+        fenced by it later.
+        """
         self.leave()
-        if self._is_over.is_set() or self._is_settling:
+        self._is_leaving = True
+        if not self._can_save:
             return
         self._is_settling = True
         with contextlib.suppress(BrokerError):  # the lease runs out by itself
-            if self._is_claimed:
-                await self._claim.release()
-            else:
-                await self._lease.nak()
+            await self._claim.release()
         await self._over("released", tokens=len(self._claim.token_ids))
 
     def leave(self) -> None:
@@ -183,6 +187,8 @@ class Session:
         self._is_claimed = True
         self._saved_at = time.monotonic()
         await self._note("started", resumed=self._claim.confirmed)
+        if self._is_leaving:
+            return
         if self._is_cancelled:  # after the claim was written, before its acknowledgement came
             self._settle(self._settle_cancelled())
         else:
