@@ -92,8 +92,7 @@ class _Worker:
 
     async def _drain(self, trouble: str | None) -> None:
         self._is_draining = True
-        await self._presence.withdraw()
-        await asyncio.gather(*(intake.drain() for intake in self._intakes))
+        await asyncio.gather(self._presence.withdraw(), *(intake.drain() for intake in self._intakes))
         for intake in self._intakes:
             await intake.close(join_engine=trouble is None)
 
