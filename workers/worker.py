@@ -62,8 +62,8 @@ class _Worker:
             on_ready(WorkerReady(metrics_server.url, self._served))
             trouble = await self._watch()
         finally:
-            await self._drain(trouble)
-            metrics_server.close()
+            # The scrape port takes up to half a second to close.
+            await asyncio.gather(self._drain(trouble), asyncio.to_thread(metrics_server.close))
         if trouble is not None:
             raise WorkerFailed(trouble)
 

@@ -1,17 +1,24 @@
 """Workers of a stack as something to kill: those that `up` restarts, and those that nobody looks after."""
 
 import asyncio
-import contextlib
 import itertools
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tests.support.waiting import until
 from tests.system.beside import Beside
 from tests.system.stack import Stack, alive
+
+
+class Drained(NamedTuple):
+    """How a worker ended, and how long it took."""
+
+    exit_code: int
+    seconds: float
 
 
 class Fleet(Protocol):
@@ -75,14 +82,17 @@ class Unsupervised:
     async def kill(self, worker_id: str) -> None:
         self._workers.pop(worker_id).kill()
 
-    async def drain(self, worker_id: str) -> int:
-        """SIGTERM, and the exit code once it has ended."""
+    async def drain(self, worker_id: str) -> Drained:
+        """SIGTERM, and wait until it has ended."""
         worker = self._workers.pop(worker_id)
+        began = time.monotonic()
         worker.send(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return await asyncio.to_thread(worker.process.wait, 30)
-        worker.kill()
-        raise AssertionError(f"{worker_id} does not end:\n{worker.log_path.read_text()}")
+        try:
+            code = await asyncio.to_thread(worker.process.wait, 30)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            raise AssertionError(f"{worker_id} does not end:\n{worker.log_path.read_text()}") from None
+        return Drained(code, time.monotonic() - began)
 
     async def restore(self) -> None:
         while len(self._workers) < self._size:

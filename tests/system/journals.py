@@ -1,7 +1,6 @@
 """The journals of a running stack, read back from the broker by the role that may see bodies."""
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -85,13 +84,14 @@ class Journals:
             heads[parse_journal(record.subject).request_id] = event
         return heads
 
-    async def holders(self, request_ids: Sequence[str]) -> dict[str, str]:
-        """Worker of the current run of each of these requests; without those that nobody has claimed."""
-        runs: dict[str, list[Event]] = defaultdict(list)
+    async def holders(self, keys: Iterable[str]) -> dict[str, str]:
+        """Worker of the current run, by the Idempotency-Key of the call; without those that nobody holds."""
+        key_of = {request_id: head.idempotency_key for request_id, head in (await self.accepted()).items()}
+        last: dict[str, Event] = {}
         for record in await self._records("inferflux.tok.*.*.run"):
-            runs[parse_journal(record.subject).request_id].append(decode_event(record.payload))
-        last = {request_id: runs[request_id][-1] for request_id in request_ids if runs[request_id]}
-        return {request_id: event.worker for request_id, event in last.items() if isinstance(event, Started)}
+            last[key_of.get(parse_journal(record.subject).request_id) or ""] = decode_event(record.payload)
+        ours = {key: last.get(key) for key in keys}
+        return {key: event.worker for key, event in ours.items() if isinstance(event, Started)}
 
     async def _records(self, subject: str) -> list[Record]:
         return await read_records(self._connection, STREAM_TOKENS, subject, is_complete=lambda _: True)

@@ -43,9 +43,13 @@ class Load:
         return [stream for stream in self.streams if not stream.is_over]
 
     @property
+    def live_keys(self) -> list[str]:
+        return [stream.key for stream in self.live]
+
+    @property
     def all_speak(self) -> bool:
-        """Whether every live stream has brought text, so that a kill cuts it at a token of its own."""
-        return all(stream.arrival.pieces for stream in self.live)
+        """Whether there are streams and each has brought text, so that a kill cuts it at a token of its own."""
+        return bool(self.live) and all(stream.arrival.pieces for stream in self.live)
 
     async def ask(self) -> Stream:
         """One question; returns when it is answered."""

@@ -11,7 +11,7 @@ _DECOY_LENGTH = 10
 
 
 class Question(NamedTuple):
-    """A completion for the echo model, and what must come of it."""
+    """A completion of an echo model, and what must come of it."""
 
     body: dict[str, Any]
     text: str
@@ -24,8 +24,9 @@ class Questions:
     Every other one ends by a stop string shortly before its last token.
     """
 
-    def __init__(self, num_tokens: int, *, prompt_tokens: int = 20) -> None:
+    def __init__(self, num_tokens: int, *, prompt_tokens: int = 20, model: str = "echo") -> None:
         self._num_tokens = num_tokens
+        self._model = model
         self._prompt_tokens = prompt_tokens
         self._numbers = itertools.count()
         self._engine = Steps("echo:random")
@@ -38,7 +39,7 @@ class Questions:
         stops = _stops(whole.text, ends=number % 4 < 2)
         answer = self._answer(f"{number}s", prompt, stop=stops, **sampling)
         assert answer.reason is not None
-        body = {"model": "echo", "prompt": prompt, "stop": list(stops), "ignore_eos": True, **sampling}
+        body = {"model": self._model, "prompt": prompt, "stop": list(stops), "ignore_eos": True, **sampling}
         return Question(body, answer.text, answer.reason.value)
 
     def _answer(self, name: str, prompt: str, **sampling: Any) -> Answer:

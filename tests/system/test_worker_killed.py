@@ -15,7 +15,7 @@ from tests.system.arrivals import News, open_client
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.fleets import Fleet, Supervised, Unsupervised
 from tests.system.journals import Journal, Journals, open_journals
-from tests.system.load import Load
+from tests.system.load import Load, Stream
 from tests.system.questions import Questions
 from tests.system.stack import Stack, echo_config, running, until
 
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.timeout(full_or(900, reduced=120))
 
 @dataclass
 class Kill:
-    """One kill: when, the requests that the worker had, and when the last of them spoke again."""
+    """One kill: when, the streams that the worker had, and when the last of them spoke again."""
 
     at: float
-    request_ids: list[str]
+    streams: list[Stream]
     healed_at: float = 0.0
 
 
@@ -41,13 +41,12 @@ async def kill_at_random(load: Load, fleet: Fleet, journals: Journals, news: New
     await fleet.restore()
     await news.until(lambda: load.all_speak)
     await asyncio.sleep(chances.uniform(0, 1))
-    holders = await journals.holders([stream.request_id for stream in load.live])
+    holders = await journals.holders(load.live_keys)
     victim = max(fleet.pids(), key=list(holders.values()).count)
-    kill = Kill(time.monotonic(), [request_id for request_id, worker in holders.items() if worker == victim])
+    kill = Kill(time.monotonic(), [stream for stream in load.live if holders.get(stream.key) == victim])
     await fleet.kill(victim)
     # What was cut has to go on before the next kill: a request that kills three workers is put aside.
-    hit = [stream for stream in load.streams if stream.request_id in kill.request_ids]
-    await news.until(lambda: all(each.is_over or each.arrival.last_at > kill.at + 0.1 for each in hit))
+    await news.until(lambda: all(each.is_over or each.arrival.last_at > kill.at + 0.1 for each in kill.streams))
     kill.healed_at = time.monotonic()
     return kill
 
@@ -61,7 +60,7 @@ async def cut(stack: Stack, fleet: Fleet, report: Report) -> None:
     async with open_client(news) as client, open_journals(stack) as journals:
         load = Load(stack, client, Questions(num_tokens=150), str(seed))
         async with load.running(STREAMS):
-            while sum(len(kill.request_ids) for kill in kills) < CUTS:
+            while sum(len(kill.streams) for kill in kills) < CUTS:
                 kills.append(await kill_at_random(load, fleet, journals, news, chances))
         found = await load.check(journals)
     tell(report, load, kills, found)
@@ -69,8 +68,7 @@ async def cut(stack: Stack, fleet: Fleet, report: Report) -> None:
 
 
 def tell(report: Report, load: Load, kills: list[Kill], found: list[Journal]) -> None:
-    arrivals = {stream.request_id: stream.arrival for stream in load.streams}
-    gaps = [arrivals[each].silence_after(kill.at, kill.healed_at) for kill in kills for each in kill.request_ids]
+    gaps = [each.arrival.silence_after(kill.at, kill.healed_at) for kill in kills for each in kill.streams]
     known = [gap for gap in gaps if gap is not None]
     cuts = [(journal.fold.pieces, at) for journal in found for at in journal.cuts]
     report("streams, all equal", len(load.streams))

@@ -93,12 +93,12 @@ class Asking:
     async def ask_and_kill(self, prompt: str, number: int, num_pieces: int) -> Journal:
         """Kill the worker that answers once so many pieces have come."""
         await self._fleet.restore()
-        arrival = Arrival()
-        asking = asyncio.create_task(self._client.ask(self._stack.url, body(prompt), key=f"cut {number}", into=arrival))
+        arrival, key = Arrival(), f"cut {number}"
+        asking = asyncio.create_task(self._client.ask(self._stack.url, body(prompt), key=key, into=arrival))
         await self._news.until(lambda: len(arrival.pieces) >= num_pieces)
-        holders = await self._journals.holders([arrival.request_id])
+        holders = await self._journals.holders([key])
         killed_at = time.monotonic()
-        await self._fleet.kill(holders[arrival.request_id])
+        await self._fleet.kill(holders[key])
         await asking
         gap = arrival.silence_after(killed_at, killed_at + 10)
         if gap is not None:
