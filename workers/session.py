@@ -315,6 +315,9 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     async def _over(self, event: str, **numbers: str | int) -> None:
+        """Ends once: a timer, a reconnection and a wake-up may all find the same end."""
+        if self._is_over.is_set():
+            return
         self.leave()
         self._is_over.set()
         await self._note(event, **numbers)

@@ -66,7 +66,7 @@ class Unsupervised:
 
     def __enter__(self) -> "Unsupervised":
         for _ in range(self._size):
-            self._start()
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,8 +96,10 @@ class Unsupervised:
 
     async def restore(self) -> None:
         while len(self._workers) < self._size:
-            await asyncio.to_thread(self._start)
+            await asyncio.to_thread(self.start)
 
-    def _start(self) -> None:
+    def start(self) -> str:
+        """One more; returns its id once it serves."""
         name = f"beside-{next(self._numbers)}"
         self._workers[name] = Beside(self._stack, "worker", name, "--config", str(self._config))
+        return name

@@ -10,6 +10,7 @@ from broker.claims import Claim
 from broker.lease import Lease
 from broker.records import Record, get_record, read_records
 from broker.subjects import STREAM_DLQ, STREAM_TOKENS, cancel_subject, journal, request_subject
+from broker.transitions import Transitions
 from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
 from schemas.requests import ChatMessage, ChatPrompt, GenerateRequest, PriorityClass, SamplingParams
@@ -110,6 +111,27 @@ async def test_a_worker_that_lost_its_request_falls_silent(broker: Broker, edge:
     records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").ev, is_complete=bool)
     events = [decode_event(record.payload) for record in records]
     assert sum(isinstance(event, Finished) for event in events) == 1
+
+
+async def test_an_end_found_on_two_ways_at_once_is_told_once(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    note = Transitions.note
+
+    async def listen(self: Transitions, request_id: str, event: str, **numbers: float | str | None) -> None:
+        told.append(event)
+        await note(self, request_id, event, **numbers)
+
+    monkeypatch.setattr(Transitions, "note", listen)
+    async with intake(broker) as worker:
+        request = edge.request(max_tokens=1000)
+        view = await edge.submit(request)
+        await tokens(view, 5)
+        await broker.edge.publish_acked(journal(EDGE, request.request_id).run, encode_event(Cancelled("client_gone")))
+        await asyncio.gather(worker.save_all(), worker.save_all())  # a timer, and a reconnection
+        await edge.queue_is_empty()
+    assert told == ["started", "fenced"]
 
 
 async def test_an_expired_request_is_never_started(
