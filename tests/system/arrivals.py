@@ -54,16 +54,21 @@ class Client:
         self._on_piece = on_piece
 
     async def ask(
-        self, url: str, body: dict[str, Any], *, key: str | None = None, into: Arrival | None = None
+        self,
+        url: str,
+        body: dict[str, Any],
+        *,
+        key: str | None = None,
+        into: Arrival | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Arrival:
         """The answer to a completion, once it has ended; fill `into` meanwhile. `key` is an Idempotency-Key.
 
         An answer that is not 200 ends at once with its error. Raises httpx2.TransportError when the connection breaks.
         """
         arrival = into if into is not None else Arrival()
-        headers = {"Authorization": f"Bearer {KEY}", **({"Idempotency-Key": key} if key else {})}
         async with self._http.stream(
-            "POST", f"{url}/v1/completions", json={**body, "stream": True}, headers=headers
+            "POST", f"{url}/v1/completions", json={**body, "stream": True}, headers=_headers(key, headers)
         ) as answer:
             arrival.request_id = answer.headers["x-request-id"]
             if answer.status_code != 200:
@@ -73,6 +78,23 @@ class Client:
                 if line.startswith("data: "):
                     self._take(arrival, line.removeprefix("data: "))
         return arrival
+
+    async def ask_whole(self, url: str, body: dict[str, Any], *, key: str | None = None) -> Arrival:
+        """As `ask`, in one piece."""
+        answer = await self._http.post(f"{url}/v1/completions", json=body, headers=_headers(key))
+        arrival = Arrival(answer.headers["x-request-id"])
+        document = answer.json()
+        if answer.status_code != 200:
+            arrival.error = document["error"]
+            return arrival
+        [choice] = document["choices"]
+        arrival.pieces, arrival.times = [choice["text"]], [time.monotonic()]
+        arrival.reason, arrival.is_whole = choice["finish_reason"], True
+        return arrival
+
+    async def cancel(self, url: str, request_id: str) -> int:
+        """DELETE; the status."""
+        return (await self._http.delete(f"{url}/v1/requests/{request_id}", headers=_headers())).status_code
 
     def _take(self, arrival: Arrival, data: str) -> None:
         if data == "[DONE]":
@@ -88,6 +110,10 @@ class Client:
                 arrival.pieces.append(choice["text"])
                 arrival.times.append(time.monotonic())
         self._on_piece()
+
+
+def _headers(key: str | None = None, more: dict[str, str] | None = None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEY}", **({"Idempotency-Key": key} if key else {}), **(more or {})}
 
 
 class News:
