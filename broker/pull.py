@@ -27,7 +27,8 @@ from schemas.requests import PriorityClass
 
 _log = logging.getLogger("inferflux.broker.pull")
 
-EXPIRES_S = 2.0
+# A worker that leaves has to wait for the end of its pulls, and what a frozen one catches meanwhile waits for ack_wait.
+EXPIRES_S = 1.0
 HEARTBEAT_S = 0.5
 _MISSED_S = 2.5 * HEARTBEAT_S
 _NO_WAIT_S = 1.0
@@ -110,7 +111,7 @@ class PullLoop:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Stop asking, give back what still comes, and return when nothing can come any more (at most 2 s)."""
+        """Stop asking, give back what still comes, and return when nothing can come any more (at most 1 s)."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:

@@ -83,6 +83,7 @@ class Session:
         self._job = f"{self.run_id}.0"
         self._is_claimed = False
         self._is_cancelled = False
+        self._is_leaving = False
         # While false, emissions are held: nothing is published before the claim is known to be ours (still).
         self._may_publish = False
         self._held: deque[Emission] = deque()
@@ -112,9 +113,10 @@ class Session:
         elif await self._must_wait():
             return
         outcome = await self._claim.acquire()
-        if self._is_over.is_set():
-            return
-        if self._is_kept_out(outcome, self._claim.fold):
+        if self._is_leaving and outcome in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
+            await self._claim.release()
+            await self._over("released", tokens=self._claim.confirmed)
+        elif self._is_kept_out(outcome, self._claim.fold):
             self.leave()
             await self._claim.release(SUSPECT_DELAY_S)
             await self._over("deferred")
@@ -167,16 +169,18 @@ class Session:
             self._settle(self._settle_cancelled())
 
     async def hand_back(self) -> None:
-        """Give the request back unfinished, for another worker to continue (drain)."""
+        """Give the request back unfinished, for another worker to continue (drain).
+
+        While its claim is on its way, `run` does so when it is there: the next worker must find it written, and not be
+        fenced by it later.
+        """
         self.leave()
-        if self._is_over.is_set() or self._is_settling:
+        self._is_leaving = True
+        if not self._can_save:
             return
         self._is_settling = True
         with contextlib.suppress(BrokerError):  # the lease runs out by itself
-            if self._is_claimed:
-                await self._claim.release()
-            else:
-                await self._lease.nak()
+            await self._claim.release()
         await self._over("released", tokens=len(self._claim.token_ids))
 
     def leave(self) -> None:
@@ -190,13 +194,12 @@ class Session:
         the other one kill this worker, it would count as one more failure of this one.
         """
         found = await self._claim.look()
-        if not self._is_over.is_set():
-            if not self._is_kept_out(found.outcome, found.fold):
-                return False
-            self.leave()
-            self._is_over.set()
-            await self._lease.nak(SUSPECT_DELAY_S)
-            log.debug("deferred", extra={"request": self.request.request_id})
+        if not self._is_leaving and not self._is_kept_out(found.outcome, found.fold):
+            return False
+        self.leave()
+        self._is_over.set()
+        await self._lease.nak(None if self._is_leaving else SUSPECT_DELAY_S)
+        log.debug("deferred", extra={"request": self.request.request_id})
         return True
 
     def _is_kept_out(self, outcome: ClaimOutcome, fold: Fold) -> bool:
@@ -224,6 +227,8 @@ class Session:
         self._is_claimed = True
         self._saved_at = time.monotonic()
         await self._note("started", resumed=self._claim.confirmed)
+        if self._is_leaving:
+            return
         if self._is_cancelled:  # after the claim was written, before its acknowledgement came
             self._settle(self._settle_cancelled())
         else:
@@ -354,6 +359,9 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     async def _over(self, event: str, **numbers: str | int) -> None:
+        """Ends once: a timer, a reconnection and a wake-up may all find the same end."""
+        if self._is_over.is_set():
+            return
         self.leave()
         self._is_over.set()
         await self._note(event, **numbers)

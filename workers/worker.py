@@ -66,8 +66,8 @@ class _Worker:
             on_ready(WorkerReady(metrics_server.url, self._served))
             trouble = await self._watch()
         finally:
-            await self._drain(trouble)
-            metrics_server.close()
+            # The scrape port takes up to half a second to close.
+            await asyncio.gather(self._drain(trouble), asyncio.to_thread(metrics_server.close))
         if trouble is not None:
             raise WorkerFailed(trouble)
 
@@ -96,8 +96,7 @@ class _Worker:
 
     async def _drain(self, trouble: str | None) -> None:
         self._is_draining = True
-        await self._presence.withdraw()
-        await asyncio.gather(*(intake.drain() for intake in self._intakes))
+        await asyncio.gather(self._presence.withdraw(), *(intake.drain() for intake in self._intakes))
         for intake in self._intakes:
             await intake.close(join_engine=trouble is None)
 

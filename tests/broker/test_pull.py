@@ -9,7 +9,7 @@ import pytest
 
 from broker.connection import BrokerConfig, Connection
 from broker.lease import Lease
-from broker.pull import EXPIRES_S, PullLoop
+from broker.pull import PullLoop
 from broker.roles import Role
 from broker.subjects import STREAM_REQUESTS
 from broker.work_queue import WorkQueue
@@ -218,13 +218,10 @@ async def test_what_comes_while_stopping_goes_back(broker: Broker) -> None:
     await _submit(broker, "warm", PriorityClass.HIGH)
     await taker.until(lambda: taker.ids == ["warm"])
     await asyncio.sleep(0.05)  # waiting pulls are open again
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     stopping = asyncio.create_task(taker.loop.stop())
     await asyncio.sleep(0)
     await _submit(broker, "late")
     await stopping
-    assert loop.time() - began < 2 * EXPIRES_S
     assert taker.ids == ["warm"]
     other = _Taker(broker, slots=1, worker_id="w2")
     await other.loop.start()

@@ -30,7 +30,7 @@ async def inspecting(stack: Stack) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-async def _queue_state(stack: Stack) -> QueueState:
+async def read_queue_state(stack: Stack) -> QueueState:
     async with inspecting(stack) as connection:
         stream = await connection.api(f"STREAM.INFO.{STREAM_REQUESTS}")
         consumers = await connection.api(f"CONSUMER.LIST.{STREAM_REQUESTS}")
@@ -39,7 +39,7 @@ async def _queue_state(stack: Stack) -> QueueState:
 
 
 def queue_state(stack: Stack) -> QueueState:
-    return asyncio.run(_queue_state(stack))
+    return asyncio.run(read_queue_state(stack))
 
 
 async def _dead_letters(stack: Stack) -> list[str]:

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from broker.claims import Claim
 from broker.lease import Lease
-from broker.records import get_record, read_records
+from broker.records import Record, get_record, read_records
 from broker.subjects import STREAM_DLQ, STREAM_TOKENS, cancel_subject, journal, request_subject
+from broker.transitions import Transitions
 from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
 from schemas.requests import ChatMessage, ChatPrompt, GenerateRequest, PriorityClass, SamplingParams
@@ -109,6 +111,27 @@ async def test_a_worker_that_lost_its_request_falls_silent(broker: Broker, edge:
     records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").ev, is_complete=bool)
     events = [decode_event(record.payload) for record in records]
     assert sum(isinstance(event, Finished) for event in events) == 1
+
+
+async def test_an_end_found_on_two_ways_at_once_is_told_once(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    note = Transitions.note
+
+    async def listen(self: Transitions, request_id: str, event: str, **numbers: float | str | None) -> None:
+        told.append(event)
+        await note(self, request_id, event, **numbers)
+
+    monkeypatch.setattr(Transitions, "note", listen)
+    async with intake(broker) as worker:
+        request = edge.request(max_tokens=1000)
+        view = await edge.submit(request)
+        await tokens(view, 5)
+        await broker.edge.publish_acked(journal(EDGE, request.request_id).run, encode_event(Cancelled("client_gone")))
+        await asyncio.gather(worker.save_all(), worker.save_all())  # a timer, and a reconnection
+        await edge.queue_is_empty()
+    assert told == ["started", "fenced"]
 
 
 async def test_an_expired_request_is_never_started(
@@ -246,6 +269,39 @@ async def test_a_delivery_still_being_read_when_the_drain_begins_goes_back(
         await draining
     assert view.fold.started is None
     assert view.fold.terminal is None
+
+
+async def test_a_drain_in_the_middle_of_a_claim_takes_the_request_from_nobody(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the delivery given back first, the claim would fence the worker that has it by then, and nobody run it."""
+    expected = await undisturbed(edge)
+    request = edge.request()
+    dead = Started("dead", "w0", "$JS.ACK.gone", "x")
+    await broker.worker.publish_acked(journal(EDGE, request.request_id).run, encode_event(dead))
+    is_claiming, may_claim = asyncio.Event(), asyncio.Event()
+    read = Claim._last_run_record
+
+    async def slow_read(claim: Claim) -> Record | None:
+        if claim._worker_id == "w1":
+            is_claiming.set()
+            await may_claim.wait()
+        return await read(claim)
+
+    monkeypatch.setattr(Claim, "_last_run_record", slow_read)
+    async with intake(broker, "w1") as first:
+        view = await edge.submit(request)
+        await is_claiming.wait()
+        draining = asyncio.create_task(first.drain())
+        async with intake(broker, "w2"):
+            await view.changed(1, 0.5)  # nothing should come, and so there is no event to wait for
+            may_claim.set()
+            await draining
+            assert await end_of(view) == expected
+            await edge.queue_is_empty()
+    records = await read_records(broker.worker, STREAM_TOKENS, journal(EDGE, "r1").run, is_complete=bool)
+    events = [decode_event(record.payload) for record in records]
+    assert [event.worker for event in events if isinstance(event, Started)] == ["w0", "w1", "w2"]
 
 
 async def test_a_worker_that_can_no_longer_pass_tokens_on_says_so(

@@ -75,18 +75,41 @@ def test_a_run_that_had_ended_already_completes_without_a_step() -> None:
     assert not again.batches
 
 
+def _almost(text: str, at: int, length: int) -> str:
+    """A stop string that begins to come at `at` and then does not."""
+    return text[at : at + length] + "\x00"
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    st.text(min_size=1, max_size=20),
-    st.integers(0, 2**64),
-    st.floats(0.0, 1.5),
-    st.lists(st.text("ab e", min_size=1, max_size=2), max_size=3),
-    st.data(),
+    prompt=st.text(min_size=1, max_size=20),
+    seed=st.integers(0, 2**64),
+    temperature=st.sampled_from([0.0, 0.4, 0.9, 1.5]),
+    top_k=st.sampled_from([0, 5, 50]),
+    top_p=st.sampled_from([0.7, 1.0]),
+    presence_penalty=st.sampled_from([0.0, 1.5]),
+    frequency_penalty=st.sampled_from([0.0, 0.8]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    stops=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8)), max_size=4),
+    end=st.none() | st.integers(10, 30),
 )
-def test_any_cut_of_any_request(text: str, seed: int, temperature: float, stop: list[str], data: st.DataObject) -> None:
-    params = {"seed": seed, "temperature": temperature, "stop": tuple(stop), "max_tokens": 80}
-    [whole] = Steps(context=1000).run(request("r", text, **params))
-    cut = data.draw(st.integers(0, len(whole.token_ids)))
-    rest = resumed("echo:random", whole, cut, text, **params)
-    assert whole.pieces[:cut] + rest.pieces == whole.pieces
-    assert rest.reason == whole.reason
+def test_every_cut_of_any_request(
+    prompt: str, stops: list[tuple[int, int]], end: int | None, **sampling: float | int
+) -> None:
+    """Stop strings that nearly come, and perhaps one that does, all over a text of characters of one to four tokens."""
+    params: dict[str, Any] = {**sampling, "max_tokens": 40, "ignore_eos": True}
+    [plain] = Steps(context=1000).run(request("r", prompt, **params))
+    texts = [_almost(plain.text, at, length) for at, length in stops]
+    if end is not None and plain.text[end:]:
+        texts.append(plain.text[end : end + 3])
+    params["stop"] = tuple(texts)
+    [whole] = Steps(context=1000).run(request("r", prompt, **params))
+    engine = Steps(context=1000)
+    cuts = range(len(whole.token_ids) + 1)
+    resumes = [Resume(whole.token_ids[:cut], whole.pieces[:cut]) for cut in cuts]
+    # All at once: what a sequence goes on with must not depend on its neighbours either.
+    requests = [request(f"r{cut}", prompt, resume=resume, **params) for cut, resume in zip(cuts, resumes, strict=True)]
+    for cut, rest in zip(cuts, engine.run(*requests), strict=True):
+        assert whole.token_ids[:cut] + rest.token_ids == whole.token_ids
+        assert whole.pieces[:cut] + rest.pieces == whole.pieces
+        assert (rest.reason, rest.usage) == (whole.reason, whole.usage)
