@@ -17,9 +17,10 @@ _MEASURE_EVERY = 8
 class StepPace:
     """A running estimate of decode step and prefill rate.
 
-    Steps are remembered by how many sequences decoded, since on a processor eight take far longer than one: measured
-    at one, the chunks beside eight would be so small that a prompt hardly got on. The rate counts all tokens of the steps that held prompt tokens, over their whole time: a little low when decodes
-    ran beside, and never wild, as a difference of two noisy times would be.
+    Steps are remembered by how many sequences decoded, since on a processor eight take far longer than one: measured at
+    one, the chunks beside eight would be so small that a prompt hardly got on. The rate counts all tokens of the steps
+    that held prompt tokens, over their whole time: a little low when decodes ran beside, and never wild, as a
+    difference of two noisy times would be.
     """
 
     __slots__ = ("_decode_steps", "_num_mixed", "_seconds", "_tokens")
