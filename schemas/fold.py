@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from schemas.events import (
     Accepted,
+    Advanced,
     Cancelled,
     Delta,
     Event,
@@ -23,7 +24,7 @@ class Fold:
     """State of one request's journal up to the last record fed.
 
     `gap` is true while a delta beyond the prefix has been seen that nothing has healed yet: the next checkpoint or the
-    terminal event brings the missing tokens.
+    terminal event brings the missing tokens. `reached`: the most tokens that a run which is not journaled has told of.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Fold:
         "claims_without_progress",
         "gap",
         "pieces",
+        "reached",
         "run",
         "started",
         "started_seq",
@@ -47,6 +49,7 @@ class Fold:
         self.pieces: list[str] = []
         self.terminal: Terminal | None = None
         self.gap = False
+        self.reached = 0
         self.claims_without_progress = 0
 
     @property
@@ -65,6 +68,10 @@ class Fold:
         match event:
             case Delta():
                 return event.run == self.run and self._extend(event.index, event.token_ids, event.pieces)
+            case Advanced():
+                if event.run == self.run and event.num_tokens > self.reached:
+                    self.reached = event.num_tokens
+                    self.claims_without_progress = 0
             case Finished():
                 if event.run != self.run:
                     return False

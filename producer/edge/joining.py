@@ -28,9 +28,10 @@ class Joining:
     async def join(self, identity: Identity, idempotency_key: str, body_hash: str) -> Call | str:
         """The call under this key, the caller attached as a reader; or the id for a new one when there is none.
 
-        What was cancelled, or failed so that another try can help, is not joined but done again under the next id.
-        Raises ServingError: 422 when the body was another one, or what the call's submission failed with; Superseded
-        when the answer has changed meanwhile.
+        What was cancelled, or failed so that another try can help, is not joined but done again under the next id; so
+        is what ended elsewhere without a journal. Raises ServingError: 422 when the body was another one, 410 when it
+        runs elsewhere without a journal, or what the call's submission failed with; Superseded when the answer has
+        changed meanwhile.
         """
         for generation in range(_MAX_GENERATIONS):
             request_id = derive_request_id(identity.owner, idempotency_key, generation)
@@ -39,6 +40,10 @@ class Joining:
                 return request_id
             if not isinstance(found, Call):
                 continue
+            if not found.is_readable:
+                if found.is_over:
+                    continue
+                raise not_journaled()
             if (joined := await self._attach(found, body_hash)) is not None:
                 return joined
         raise ServingError(ErrorCode.JOURNAL_EXPIRED, "This Idempotency-Key was used up.", param="Idempotency-Key")
@@ -109,6 +114,14 @@ class Joining:
         return _restore(request_id, accepted, parts, identity)
 
 
+def not_journaled() -> ServingError:
+    """Of a call that cannot be read here."""
+    return ServingError(
+        ErrorCode.JOURNAL_EXPIRED,
+        "This request was not journaled: only the server that took it can answer it, while it lives.",
+    )
+
+
 def _is_of(accepted: Accepted | None, owner: str) -> bool:
     """Whether this is the head of a whole call of that owner, not of a further part of one."""
     return accepted is not None and accepted.owner == owner and accepted.options.get("part", 0) == 0
@@ -143,6 +156,7 @@ def _restore(request_id: str, accepted: Accepted, parts: list[Part], identity: I
         body_hash=accepted.body_hash,
         idempotency_key=accepted.idempotency_key,
         is_followed=True,
+        is_journaled=options.get("journal") != "off",
     )
     call.published.set()
     return call

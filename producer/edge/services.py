@@ -24,6 +24,7 @@ from producer.edge.drain import Drain
 from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
+from producer.edge.kept import KeptAnswers
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -138,7 +139,8 @@ def _build(
     rates = ServiceRates(models.num_slots)
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, retention, rates, metrics, background)
+    kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
     joining = Joining(connection, config.edge_id, calls, lifecycle)
     probe = WorkerProbe(WorkerControl(connection).is_alive)
     return Services(
