@@ -29,11 +29,11 @@ __all__ = ["Addressed", "Claim", "ClaimOutcome"]
 _log = logging.getLogger("inferflux.broker.claims")
 
 _ACQUIRE_S = 20.0
-_CHECKPOINT_S = 10.0
-_END_S = 60.0
+CHECKPOINT_S = 10.0
+END_S = 60.0
 _RETRY_S = 0.005
 # Tokens in one delta: keeps a checkpoint after a long outage under any payload limit.
-_MAX_DELTA_TOKENS = 8192
+MAX_DELTA_TOKENS = 8192
 
 
 class Addressed(Protocol):
@@ -48,11 +48,14 @@ class Addressed(Protocol):
 class Claim:
     """Owned by one task group of a worker; used from its loop. `checkpoint` is called once a second by the owner.
 
-    `run` is this attempt's random id. After `acquire`, `fold` is the accepted prefix and `previous_fingerprint` that of
-    the model which wrote its last token. `token_ids` and `pieces` are the prefix and our own; the first `confirmed` of
-    them are known to be stored. `has_ended`: fenced by an end that is stored, so that the delivery may be acked; by
-    anything else that fences, it may not. Raises ValueError on ids that are not valid.
+    `run` is this attempt's random id. After `acquire`, `fold` is the journal before it; `token_ids` and `pieces` are
+    the accepted prefix, later our own too, the first `confirmed` of them known to be stored; `previous_fingerprint` is
+    that of the model which wrote the prefix's last token. `has_ended`: fenced by an end that is stored, so that the
+    delivery may be acked; by anything else that fences, it may not. `is_unheard`: nobody is left to read the answer,
+    and the request has been ended for that. Raises ValueError on ids that are not valid.
     """
+
+    _keeps_dead_letters_whole = True
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class Claim:
         self.previous_fingerprint: str | None = None
         self.is_fenced = False
         self.has_ended = False
+        self.is_unheard = False
         self.confirmed = 0
         self.token_ids: list[int] = []
         self.pieces: list[str] = []
@@ -92,7 +96,7 @@ class Claim:
         return judge(records, self._poison_after)
 
     async def acquire(self) -> ClaimOutcome:
-        """Claim the request and read what was written before.
+        """Claim the request and find out what was generated before.
 
         Raises BrokerUnavailable; the delivery is then left alone.
         """
@@ -112,17 +116,16 @@ class Claim:
         else:
             if last == 0:
                 return ClaimOutcome.FRESH
-        return self._adopt(await self._read_before())
+        return await self._adopt(await self._read_before())
 
     async def delta(self, token_ids: Sequence[int], pieces: Sequence[str]) -> None:
-        """Append tokens and publish them unacked; the next checkpoint brings what gets lost. Nothing when fenced."""
+        """Append tokens and send them unconfirmed; the next checkpoint brings what gets lost. Nothing when fenced."""
         index = len(self.token_ids)
         self.token_ids += token_ids
         self.pieces += pieces
         # Overdue means that the process was stopped for longer than the lease: a checkpoint has to come first.
         if not self.is_fenced and not self._lease.is_overdue:
-            event = Delta(self.run, index, list(token_ids), list(pieces))
-            await self._connection.publish(self._subjects.ev, encode_event(event))
+            await self._send(Delta(self.run, index, list(token_ids), list(pieces)))
 
     async def progress(self, num_computed: int, num_prompt: int) -> None:
         """Publish how much of the prompt is computed, unacked."""
@@ -139,11 +142,7 @@ class Claim:
         async with self._lock:
             if self._is_settled or self.is_fenced:
                 return not self.is_fenced
-            if not await self._store_tokens(_CHECKPOINT_S):
-                return False
-            if self._lease.needs_renewal:
-                await self._lease.renew()
-            return True
+            return await self._checkpoint()
 
     async def finish(self, reason: FinishReason, usage: Usage, token_ids: Sequence[int], pieces: Sequence[str]) -> bool:
         """Append the last tokens, write the whole answer and settle the lease. False: fenced.
@@ -153,22 +152,14 @@ class Claim:
         """
         self.token_ids += token_ids
         self.pieces += pieces
-        whole = Finished(self.run, reason.value, usage, self.token_ids, self.pieces)
         async with self._lock:
-            try:
-                is_stored = await self._write(self._subjects.ev, whole, _END_S)
-            except PayloadTooLarge:
-                # Confirmed deltas hold the same tokens in order, so that nothing needs healing.
-                is_stored = await self._store_tokens(_END_S) and await self._write(
-                    self._subjects.ev, whole._replace(token_ids=[], pieces=[]), _END_S
-                )
-            return is_stored and await self._settle()
+            return await self._store_end(Finished(self.run, reason.value, usage, [], [])) and await self._settle()
 
     async def fail(self, code: ErrorCode, message: str, *, retryable: bool = False, param: str | None = None) -> bool:
         """Write the failure and settle the lease. False: fenced. Raises as `finish` does."""
         async with self._lock:
             failed = Failed(self.run, code.value, message, retryable, param)
-            return await self._write(self._subjects.ev, failed, _END_S) and await self._settle()
+            return await self._write(self._subjects.ev, failed, END_S) and await self._settle()
 
     async def release(self, delay_s: float | None = None) -> bool:
         """Store all tokens, say that the run is over, and give the request to another worker. False: fenced.
@@ -176,9 +167,9 @@ class Claim:
         Raises BrokerUnavailable after ten seconds; the lease then runs out by itself.
         """
         async with self._lock:
-            if not await self._store_tokens(_CHECKPOINT_S):
+            if not await self._save_for_release():
                 return False
-            if not await self._write(self._subjects.run, Released(self.run), _CHECKPOINT_S):
+            if not await self._write(self._subjects.run, Released(self.run), CHECKPOINT_S):
                 return False
             self._is_settled = True
             await self._lease.nak(delay_s)
@@ -189,7 +180,15 @@ class Claim:
 
         Raises as `finish` does.
         """
-        await bury(self._connection, self._lease, self._request_id, reason, self.fold, _END_S)
+        await bury(
+            self._connection,
+            self._lease,
+            self._request_id,
+            reason,
+            self.fold,
+            END_S,
+            keeps_body=self._keeps_dead_letters_whole,
+        )
         return await self.fail(ErrorCode.POISONED, f"the request was given up: {reason}")
 
     async def _claim(self, last: int, deadline: float) -> bool:
@@ -221,7 +220,8 @@ class Claim:
             raise BrokerUnavailable("the journal does not show our claim")
         return [record for record in records if record.seq < self._seq]
 
-    def _adopt(self, records: list[Record]) -> ClaimOutcome:
+    async def _adopt(self, records: list[Record]) -> ClaimOutcome:
+        """Take over what is known of earlier runs."""
         takeover = judge(records, self._poison_after)
         self.fold = takeover.fold
         self.previous_fingerprint = takeover.fingerprint
@@ -231,11 +231,32 @@ class Claim:
             self.confirmed = len(self.token_ids)
         return takeover.outcome
 
+    async def _send(self, delta: Delta) -> None:
+        await self._connection.publish(self._subjects.ev, encode_event(delta))
+
+    async def _checkpoint(self) -> bool:
+        if not await self._store_tokens(CHECKPOINT_S):
+            return False
+        if self._lease.needs_renewal:
+            await self._lease.renew()
+        return True
+
+    async def _save_for_release(self) -> bool:
+        return await self._store_tokens(CHECKPOINT_S)
+
+    async def _store_end(self, bare: Finished) -> bool:
+        whole = bare._replace(token_ids=self.token_ids, pieces=self.pieces)
+        try:
+            return await self._write(self._subjects.ev, whole, END_S)
+        except PayloadTooLarge:
+            # Confirmed deltas hold the same tokens in order, so that nothing needs healing.
+            return await self._store_tokens(END_S) and await self._write(self._subjects.ev, bare, END_S)
+
     async def _store_tokens(self, give_up_s: float) -> bool:
         """Write everything since the last confirmed token. Also when there is none: the write proves the claim."""
         while True:
             start = self.confirmed
-            end = min(len(self.token_ids), start + _MAX_DELTA_TOKENS)
+            end = min(len(self.token_ids), start + MAX_DELTA_TOKENS)
             event = Delta(self.run, start, self.token_ids[start:end], self.pieces[start:end])
             if not await self._write(self._subjects.ev, event, give_up_s):
                 return False

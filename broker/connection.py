@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,7 @@ from broker.errors import (
 from broker.inbox import Inbox
 from broker.outcomes import Expect, PubAck, as_final, is_transient, parse_answer, publish_headers
 from broker.roles import Role, inbox_prefix
+from broker.subjects import heard_inbox
 
 _log = logging.getLogger("inferflux.broker.connection")
 
@@ -63,6 +64,7 @@ class Connection:
         self._config = config
         self._client = Client()
         self._inbox: Inbox | None = None
+        self._heard: Inbox | None = None
         self._connected = asyncio.Event()
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -189,6 +191,11 @@ class Connection:
         """One request, one answer, no retry. Raises NoResponders, BrokerTimeout, Refused."""
         return await self._require_inbox().request(subject, payload, timeout_s, headers)
 
+    async def ask_edge(self, subject: str, payload: bytes, timeout_s: float) -> Msg:
+        """`request` for a worker that asks an edge. Raises as it does."""
+        assert self._heard is not None, "not a worker's connection"
+        return await self._heard.request(subject, payload, timeout_s)
+
     async def collect(self, subject: str, payload: bytes, timeout_s: float = 5.0) -> list[Msg]:
         """One request, many answers (see Inbox.collect), no retry. Raises NoResponders, BrokerTimeout, Refused."""
         return await self._require_inbox().collect(subject, payload, timeout_s)
@@ -258,6 +265,9 @@ class Connection:
         self._connected.set()
         self._inbox = Inbox(self._client)
         await self._inbox.start()
+        if self.role is Role.WORKER:
+            self._heard = Inbox(self._client, heard_inbox())
+            await self._heard.start()
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -331,6 +341,9 @@ class Connection:
             return StreamMissing(f"no stream takes {subject}: is the topology applied?")
         return BrokerUnavailable(f"no answer from the broker in {give_up_s:g} s: {error}")
 
+    def _inboxes(self) -> Iterator[Inbox]:
+        return (inbox for inbox in (self._inbox, self._heard) if inbox is not None)
+
     def _require_inbox(self) -> Inbox:
         assert self._inbox is not None, "not opened"
         return self._inbox
@@ -346,8 +359,9 @@ class Connection:
         if _PERMISSIONS in lowered:
             self.num_refused += 1
             _log.error("role %s: %s", self.role, text)
-            if self._inbox is not None and '"' in text:
-                self._inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
+            if '"' in text:
+                for inbox in self._inboxes():
+                    inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
             return
         if isinstance(error, nats.errors.SlowConsumerError):
             _log.warning("messages on %s were dropped: they came faster than they were handled", error.subject)
@@ -376,8 +390,8 @@ class Connection:
         self._connected.clear()
         if not self._lost.done():
             self._lost.set_result(None)
-        if self._inbox is not None:
-            self._inbox.disconnected()
+        for inbox in self._inboxes():
+            inbox.disconnected()
 
     async def _on_closed(self) -> None:
         self._disconnected()

@@ -64,7 +64,14 @@ class DeadLetter(NamedTuple):
 
 
 async def bury(
-    connection: Connection, lease: Lease, request_id: str, reason: str, fold: Fold, give_up_s: float
+    connection: Connection,
+    lease: Lease,
+    request_id: str,
+    reason: str,
+    fold: Fold,
+    give_up_s: float,
+    *,
+    keeps_body: bool = True,
 ) -> None:
     """Put a delivered request aside; `fold` is its journal. Role worker. Raises BrokerUnavailable, StreamFull.
 
@@ -75,7 +82,10 @@ async def bury(
         promised = fold.accepted._replace(body_hash="", idempotency_key=None)
         headers[ACCEPTED] = json.dumps(promised._asdict())
     payload = lease.payload
-    if BLOB in headers:
+    if not keeps_body:
+        headers.pop(BLOB, None)
+        payload = b""
+    elif BLOB in headers:
         body = await _own_body(connection, lease)
         if body is not None:
             del headers[BLOB]

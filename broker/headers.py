@@ -9,6 +9,8 @@ TENANT = "Ifx-Tenant"
 PRIORITY = "Ifx-Priority"
 DEADLINE = "Ifx-Deadline"
 EDGE = "Ifx-Edge"
+# "off" on a request that is not journaled.
+JOURNAL = "Ifx-Journal"
 # The body is not in the message but in the blob stream.
 BLOB = "Ifx-Blob"
 # Of a dead letter: why it was given up, after how many workers, and what its edge had accepted, as JSON.
@@ -43,6 +45,8 @@ def request_headers(request: GenerateRequest) -> dict[str, str]:
         EDGE: request.edge,
         CONTENT_TYPE: MSGPACK,
     }
+    if not request.journaled:
+        headers[JOURNAL] = "off"
     if request.traceparent is not None:
         headers[TRACEPARENT] = request.traceparent
     return headers

@@ -39,11 +39,11 @@ class _Call:
 
 
 class Inbox:
-    """Owned by one Connection, used from its loop."""
+    """Owned by one Connection, used from its loop. `prefix` None: a fresh one that only the broker may write to."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, prefix: str | None = None) -> None:
         self._client = client
-        self._prefix = client.new_inbox()
+        self._prefix = prefix or client.new_inbox()
         self._tokens = count()
         self._calls: dict[str, _Call] = {}
 

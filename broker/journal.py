@@ -1,17 +1,22 @@
 """The edge's view of journals: one reader for all its requests, each folded once however many wait for it."""
 
-import asyncio
+import contextlib
 import logging
-import time
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from broker.connection import Connection
 from broker.errors import ApiError, BrokerTimeout, BrokerUnavailable, NoResponders
+from broker.journal_view import JournalView
+from broker.live_view import LiveView
 from broker.reader import JournalReader, StartAt
-from broker.subjects import STREAM_TOKENS, cancel_subject, edge_journals, journal
+from broker.subjects import STREAM_TOKENS, cancel_subject, edge_journals, is_heard, journal, live_subject
 from schemas.codec import CodecError, decode_event, encode_event
-from schemas.events import Accepted, Cancelled, Delta, Event, Failed, Progress
-from schemas.fold import Fold
+from schemas.events import Accepted, Cancelled, Delta, Event, Failed
 
+__all__ = ["PURGED", "JournalHub", "JournalView"]
 _log = logging.getLogger("inferflux.broker.journal")
 
 # Reasons of the `Cancelled` that stays, for the stream's age, in place of a journal that was dropped: its end was
@@ -21,65 +26,8 @@ LAPSED = "lapsed"
 _WRITE_S = 10.0
 
 
-class JournalView:
-    """One open request: its fold so far, and waiting for more. Close it when nobody waits any more."""
-
-    def __init__(self, hub: "JournalHub", request_id: str) -> None:
-        self._hub = hub
-        self._request_id = request_id
-        self._waiter: asyncio.Future[None] | None = None
-        self._news = 0
-        self._told = 0
-        self.fold = Fold()
-        self.progress: Progress | None = None
-        self.last_activity = time.monotonic()
-
-    async def changed(self, length: int, timeout_s: float | None) -> bool:
-        """Wait until there are more than `length` tokens, or an end, or news (a claim, a hand-back, progress).
-
-        News counts if it came after the last call returned. False on timeout. Several may wait.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout_s is None else loop.time() + timeout_s
-        told = self._told
-        while True:
-            if self._news != told or self.fold.length > length or self.fold.terminal is not None:
-                self._told = self._news
-                return True
-            if self._waiter is None:
-                self._waiter = loop.create_future()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    # Shared by all that wait, so one of them leaving must not cancel it.
-                    await asyncio.shield(self._waiter)
-            except TimeoutError:
-                return False
-
-    def close(self) -> None:
-        """Forget the request; later records are ignored."""
-        self._hub.forget(self._request_id, self)
-
-    def take(self, event: Event, seq: int) -> None:
-        """Fold one record and wake who waits. Called by the hub."""
-        self.last_activity = time.monotonic()
-        if isinstance(event, Progress):
-            if event.run != self.fold.run:
-                return
-            self.progress = event
-            self._news += 1
-        elif not self.fold.feed(event, seq):
-            if isinstance(event, (Delta, Accepted)):
-                return  # nothing that somebody waits for
-            self._news += 1
-        if self._waiter is not None:
-            # Once per batch: those who wait run only after all that has arrived is folded.
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
-
-
 class JournalHub:
-    """Reads the journals of one edge live. Records of requests that nobody opened are ignored."""
+    """Reads the journals of one edge live, and hears the tokens that enter none. What nobody opened is ignored."""
 
     def __init__(self, connection: Connection, edge_id: str) -> None:
         self._connection = connection
@@ -88,6 +36,7 @@ class JournalHub:
         self._reader = JournalReader(
             connection, STREAM_TOKENS, edge_journals(edge_id), self._on_record, start=StartAt.new()
         )
+        self._listening: Subscription | None = None
         self.undecodable = 0
 
     @property
@@ -102,20 +51,22 @@ class JournalHub:
 
     async def start(self) -> None:
         """Attach the reader; waits while the journal stream does not exist."""
+        self._listening = await self._connection.subscribe(live_subject(self._edge_id, "*"), self._on_live)
         await self._reader.start()
 
     async def close(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            with contextlib.suppress(nats.errors.Error):  # already closed, with its connection
+                await listening.unsubscribe()
         await self._reader.close()
 
-    def open(self, request_id: str) -> JournalView:
+    def open(self, request_id: str, *, journaled: bool = True) -> JournalView:
         """Follow a request of this edge. Call it before `accept`: what was written earlier is not seen."""
         assert request_id not in self._views, "already open"
-        view = self._views[request_id] = JournalView(self, request_id)
+        kind = JournalView if journaled else LiveView
+        view = self._views[request_id] = kind(request_id, self._forget)
         return view
-
-    def forget(self, request_id: str, view: JournalView) -> None:
-        if self._views.get(request_id) is view:
-            del self._views[request_id]
 
     async def accept(self, accepted: Accepted) -> int:
         """Write the head of a journal; returns its sequence. Raises BrokerUnavailable, StreamFull."""
@@ -144,15 +95,37 @@ class JournalHub:
         except (ApiError, BrokerTimeout, NoResponders) as error:
             raise BrokerUnavailable(f"journal {request_id} was not dropped: {error}") from error
 
+    def _forget(self, view: JournalView) -> None:
+        if self._views.get(view.request_id) is view:
+            del self._views[view.request_id]
+
+    async def _on_live(self, message: Msg) -> None:
+        """Tokens of a request that is not journaled. Asked for an answer, an empty one says that nobody follows it."""
+        view = self._views.get(message.subject.rpartition(".")[2])
+        answer = b""
+        if isinstance(view, LiveView):
+            delta = self._decode(message.subject, message.data)
+            if not isinstance(delta, Delta):
+                return
+            view.take_live(delta)
+            if message.reply:
+                answer = encode_event(view.held_after(delta))
+        if is_heard(message.reply):  # else we could be made to write anywhere
+            await self._connection.publish(message.reply, answer)
+
     def _on_record(self, subject: str, seq: int, payload: bytes, headers: dict[str, str] | None) -> None:
         view = self._views.get(subject.split(".")[3])
         if view is None:
             return
+        event = self._decode(subject, payload)
+        if event is not None:
+            view.take(event, seq)
+
+    def _decode(self, subject: str, payload: bytes) -> Event | None:
         try:
-            event = decode_event(payload)
+            return decode_event(payload)
         except CodecError as error:
             self.undecodable += 1
             if self.undecodable == 1:
-                _log.warning("record %d on %s: %s (later ones are only counted)", seq, subject, error)
-            return
-        view.take(event, seq)
+                _log.warning("message on %s: %s (later ones are only counted)", subject, error)
+            return None

@@ -12,6 +12,8 @@ from broker.subjects import (
     BUCKET_WORKERS,
     CANCEL_ALL,
     EVENTS_ALL,
+    HEARD_ALL,
+    LIVE_ALL,
     STREAM_BLOBS,
     STREAM_DLQ,
     STREAM_REQUESTS,
@@ -82,6 +84,7 @@ _PERMISSIONS = {
             "inferflux.tok.*.*.run",
             "inferflux.blob.>",
             "inferflux.ctl.>",
+            HEARD_ALL,
             EVENTS_ALL,
             "$JS.API.INFO",
             # Hand-back on behalf of a dead worker, withdrawal, depth and age of the queue.
@@ -103,12 +106,13 @@ _PERMISSIONS = {
             *_watch(BUCKET_MODELS),
             *_watch(BUCKET_WORKERS),
         ),
-        subscribe=("inferflux.ctl.edge.>",),
+        subscribe=("inferflux.ctl.edge.>", LIVE_ALL),
     ),
     Role.WORKER: Permissions(
         publish=(
             "inferflux.tok.*.*.run",
             "inferflux.tok.*.*.ev",
+            LIVE_ALL,
             "inferflux.dlq.>",
             EVENTS_ALL,
             "$JS.API.INFO",
@@ -120,11 +124,11 @@ _PERMISSIONS = {
             f"$KV.{BUCKET_WORKERS}.>",
             *_watch(BUCKET_MODELS),
         ),
-        subscribe=(CANCEL_ALL, "inferflux.ctl.worker.*"),
+        subscribe=(CANCEL_ALL, "inferflux.ctl.worker.*", HEARD_ALL),
         responds=True,
     ),
     Role.INSPECTOR: Permissions(publish=_INSPECT, subscribe=("$JS.EVENT.ADVISORY.>", EVENTS_ALL)),
-    # Bodies too. Not the control subjects: a listener there would hide a worker's death from the edges.
+    # Bodies too. Not the control and live subjects: a listener there would hide the death of a worker or an edge.
     Role.INSPECTOR_FULL: Permissions(
         publish=(*_INSPECT, "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*", "$JS.API.DIRECT.GET.*.>"),
         subscribe=(

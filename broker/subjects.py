@@ -5,10 +5,13 @@ inferflux.tok.<edge>.<request>.{head,run,ev}    the journal of a request
 inferflux.blob.<id>.<n>                         chunks of bodies too large for a message
 inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
+inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
+inferflux.heard.<inbox>.<n>                     its answers, not stored either
 inferflux.evt.<request>.<event>                 transitions for people and tools, not stored
 """
 
 import re
+import secrets
 from typing import NamedTuple
 
 from schemas.requests import PriorityClass
@@ -24,11 +27,14 @@ CANCEL_ALL = "inferflux.ctl.cancel.*"
 EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
+LIVE_ALL = "inferflux.live.*.*"
+HEARD_ALL = "inferflux.heard.*.*"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _ENCODED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 _ESCAPE = re.compile(rb"=([0-9A-F]{2})")
+_HEARD = re.compile(r"inferflux\.heard\.[0-9a-f]{16}\.[0-9]+")
 _ACK = re.compile(r"\$JS\.ACK(?:\.[A-Za-z0-9_=-]+){7,10}")
 _KINDS = ("head", "run", "ev")
 
@@ -133,6 +139,24 @@ def parse_journal(subject: str) -> JournalName:
         case ["inferflux", "tok", edge, request_id, kind] if kind in _KINDS:
             return JournalName(edge, request_id, kind)
     raise ValueError(f"not a journal subject: {subject!r}")
+
+
+def live_subject(edge: str, request_id: str) -> str:
+    """Where an edge hears the tokens of a request; `request_id` "*" for all. Raises ValueError on invalid ids."""
+    for name in (edge, *([] if request_id == "*" else [request_id])):
+        if not is_valid_id(name):
+            raise ValueError(f"not a valid id: {name!r}")
+    return f"inferflux.live.{edge}.{request_id}"
+
+
+def heard_inbox() -> str:
+    """A fresh prefix for answers to `live_subject`: an edge may not write into an inbox of a worker's role."""
+    return f"inferflux.heard.{secrets.token_hex(8)}"
+
+
+def is_heard(subject: str) -> bool:
+    """Whether `subject` is under a `heard_inbox` and nothing else."""
+    return _HEARD.fullmatch(subject) is not None
 
 
 def cancel_subject(request_id: str) -> str:

@@ -69,6 +69,8 @@ class EdgeConfig:
     comment_interval_s: float = 4.0
     slow_reader_timeout_s: float = 60.0
     resume_window_s: float = 900.0
+    # Of ended calls that were not journaled, for the same time; the oldest are given up first.
+    kept_answers_bytes: int = 32 * 1024 * 1024
     drain_timeout_s: float = 30.0
     max_prompts: int = 64
     cors_origins: tuple[str, ...] = ()

@@ -13,11 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.events import (
     Accepted,
+    Advanced,
     Cancelled,
     Delta,
     Event,
     Failed,
     Finished,
+    Held,
     Progress,
     Released,
     Started,
@@ -38,6 +40,8 @@ _KINDS: tuple[type[Any], ...] = (
     Delta,
     Finished,
     Failed,
+    Advanced,
+    Held,
 )
 
 
@@ -52,7 +56,8 @@ _FIELD_TYPES = tuple(tuple(map(_plain_types, get_type_hints(cls).values())) for 
 _KIND_OF = {cls: kind for kind, cls in enumerate(_KINDS)}
 _MIN_FIELDS = tuple(len(cls._fields) - len(cls._field_defaults) for cls in _KINDS)
 _MAX_FIELDS = tuple(len(cls._fields) for cls in _KINDS)
-_DELTA, _FINISHED = _KIND_OF[Delta], _KIND_OF[Finished]
+_FINISHED = _KIND_OF[Finished]
+_WITH_TOKENS = tuple(_KIND_OF[cls] for cls in (Delta, Finished, Held))
 _REQUEST: TypeAdapter[GenerateRequest] = TypeAdapter(GenerateRequest)
 
 
@@ -82,7 +87,7 @@ def decode_event(payload: bytes) -> Event:
     if kind == _FINISHED:
         fields[2] = _usage(fields[2])
     event: Event = _KINDS[kind](*fields)
-    if kind in (_DELTA, _FINISHED):
+    if kind in _WITH_TOKENS:
         _check_aligned(event)
     return event
 

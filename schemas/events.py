@@ -1,6 +1,7 @@
 """What is written into a request's journal, in the order of its life.
 
-`Accepted` on `.head`; `Started`, `Released`, `Cancelled` and the edge's `Failed` on `.run`; the rest on `.ev`.
+`Accepted` on `.head`; `Started`, `Released`, `Cancelled` and the edge's `Failed` on `.run`; the rest on `.ev`. Of a
+request that is not journaled the `Delta`s go to its edge instead, past every stream, and `Held` is what that answers.
 Named tuples, since one `Delta` per token is built, packed and unpacked: see `codec` for the wire form and `fold` for
 the meaning.
 """
@@ -82,8 +83,18 @@ class Delta(NamedTuple):
     pieces: list[str]
 
 
+class Advanced(NamedTuple):
+    """The run of a request that is not journaled goes on, and there are `num_tokens` tokens by now."""
+
+    run: str
+    num_tokens: int
+
+
 class Finished(NamedTuple):
-    """Terminal, and complete in itself: all token ids and pieces, so that it heals any gap before it."""
+    """Terminal, and complete in itself: all token ids and pieces, so that it heals any gap before it.
+
+    Both are empty when the request is not journaled; `usage` tells how many there were.
+    """
 
     run: str
     reason: str
@@ -102,5 +113,19 @@ class Failed(NamedTuple):
     param: str | None = None
 
 
-Event = Accepted | Started | Released | Cancelled | Progress | Delta | Finished | Failed
+class Held(NamedTuple):
+    """In no journal: an edge's answer to a `Delta` that asked for one.
+
+    `length` tokens are known to it, and it follows `run`. `token_ids` and `pieces` are those behind the end of that
+    delta, not always all of them; `fingerprint` is that of the model which wrote the last of its tokens.
+    """
+
+    run: str | None
+    length: int
+    token_ids: list[int]
+    pieces: list[str]
+    fingerprint: str | None
+
+
+Event = Accepted | Started | Released | Cancelled | Progress | Delta | Advanced | Finished | Failed | Held
 Terminal = Finished | Failed | Cancelled

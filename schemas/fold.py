@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from schemas.events import (
     Accepted,
+    Advanced,
     Cancelled,
     Delta,
     Event,
@@ -24,7 +25,7 @@ class Fold:
 
     `fingerprint` is that of the model whose tokens these are; before the first one, of the last claim. `gap` is true
     while a delta beyond the prefix has been seen that nothing has healed yet: the next checkpoint or the terminal event
-    brings the missing tokens.
+    brings the missing tokens. `reached`: the most tokens that a run which is not journaled has told of.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Fold:
         "fingerprint",
         "gap",
         "pieces",
+        "reached",
         "run",
         "started",
         "started_seq",
@@ -50,6 +52,7 @@ class Fold:
         self.pieces: list[str] = []
         self.terminal: Terminal | None = None
         self.gap = False
+        self.reached = 0
         self.claims_without_progress = 0
 
     @property
@@ -68,6 +71,10 @@ class Fold:
         match event:
             case Delta():
                 return event.run == self.run and self._extend(event.index, event.token_ids, event.pieces)
+            case Advanced():
+                if event.run == self.run and event.num_tokens > self.reached:
+                    self.reached = event.num_tokens
+                    self.claims_without_progress = 0
             case Finished():
                 if event.run != self.run:
                     return False

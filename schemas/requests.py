@@ -109,7 +109,7 @@ class GenerateRequest:
     `edge` owns the journal's subject. `deadline_ms` is Unix time in milliseconds; the edge enforces it by its own
     clock, for a worker it is a hint. `submission` is raised by every deliberate re-queue, whose message id would be
     swallowed otherwise.
-    `labels` are hashes of the client's labels, for logs only.
+    `labels` are hashes of the client's labels, for logs only. `journaled` false: no token may enter a stream.
     """
 
     request_id: str
@@ -125,3 +125,4 @@ class GenerateRequest:
     submission: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     traceparent: str | None = None
+    journaled: bool = True

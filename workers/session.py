@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from broker.claims import Claim, ClaimOutcome
+from broker.claims import ClaimOutcome
 from broker.connection import Connection
 from broker.errors import BrokerError
 from broker.lease import Lease
+from broker.live_claim import claim_for
 from broker.transitions import Transitions
 from schemas.errors import ErrorCode, ServingError
 from schemas.fold import Fold
@@ -73,7 +74,7 @@ class Session:
         self.occupies_slot = True
         self._context = context
         self._lease = lease
-        self._claim = Claim(
+        self._claim = claim_for(
             context.connection,
             request,
             lease,
@@ -238,14 +239,14 @@ class Session:
         """Start again from the journal's prefix. The speculative fresh start is thrown away."""
         self._context.engine.cancel(self._job)
         self._held.clear()
-        prefix = self._claim.fold
-        if prefix.length and self._claim.previous_fingerprint != self._context.fingerprint:
-            await self._claim.release(UNFIT_DELAY_S)
-            await self._over("unfit", tokens=prefix.length)
+        claim = self._claim
+        if claim.token_ids and claim.previous_fingerprint != self._context.fingerprint:
+            await claim.release(UNFIT_DELAY_S)
+            await self._over("unfit", tokens=len(claim.token_ids))
             return
         self.occupies_slot = True
         self._job = f"{self.run_id}.1"
-        self._submit(Resume(list(prefix.token_ids), list(prefix.pieces)))
+        self._submit(Resume(list(claim.token_ids), list(claim.pieces)))
         await self._begin()
 
     async def _open(self) -> None:
@@ -275,7 +276,7 @@ class Session:
         match outcome:
             case ClaimOutcome.SETTLED:
                 await self._lease.ack()
-                await self._over("settled_before")
+                await self._over("unheard" if self._claim.is_unheard else "settled_before")
             case ClaimOutcome.EXPIRED:
                 await self._claim.fail(
                     ErrorCode.JOURNAL_EXPIRED, "the journal no longer holds the beginning of this answer"
@@ -302,13 +303,13 @@ class Session:
         if await self._claim.finish(done.reason, done.usage, done.token_ids, done.pieces):
             await self._over("finished", reason=done.reason, tokens=done.usage.completion_tokens)
         else:
-            await self._over("fenced", tokens=len(self._claim.token_ids))
+            await self._lost()
 
     async def _fail(self, error: ServingError) -> None:
         if await self._claim.fail(error.code, error.message, retryable=error.retryable, param=error.param):
             await self._over("failed", code=error.code)
         else:
-            await self._over("fenced", tokens=len(self._claim.token_ids))
+            await self._lost()
 
     async def _settle_cancelled(self) -> None:
         if not await self._claim.checkpoint() and self._claim.has_ended:
@@ -333,8 +334,12 @@ class Session:
             self.leave()
             if self._claim.has_ended:
                 await self._lease.ack()
-            await self._over("fenced", tokens=len(self._claim.token_ids))
+            await self._lost()
         return is_ours
+
+    async def _lost(self) -> None:
+        """The claim holds no longer."""
+        await self._over("unheard" if self._claim.is_unheard else "fenced", tokens=len(self._claim.token_ids))
 
     @property
     def _can_save(self) -> bool:

@@ -85,6 +85,8 @@ class Call:
 
     `failure` is set when the edge ends the call although the journal cannot say so (broker away). `published` is set
     once the outcome of the submission is known. `is_followed`: read from journals; this edge counts nothing.
+    `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
+    here for a reader who may come back.
     """
 
     header: Header
@@ -106,6 +108,9 @@ class Call:
     failure: ServingError | None = None
     retired: bool = False
     is_followed: bool = False
+    is_journaled: bool = True
+    is_counted: bool = False
+    kept_until: float | None = None
     published: asyncio.Event = field(default_factory=asyncio.Event)
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -120,6 +125,11 @@ class Call:
     @property
     def is_over(self) -> bool:
         return all(part.is_over for part in self.parts)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its text can be had here: of a call that was not journaled only the edge that took it has any."""
+        return self.is_journaled or not self.is_followed
 
     @property
     def has_started(self) -> bool:
@@ -166,23 +176,29 @@ class Call:
 
 
 class LiveCalls:
-    """The calls of this edge that are not over and done with, by request id."""
+    """The calls of this edge that are not over and done with, by request id. Those set aside do not count as open."""
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
+        self._aside: dict[str, Call] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def __iter__(self) -> Iterator[Call]:
-        return iter(list(self._calls.values()))
+        return iter([*self._calls.values(), *self._aside.values()])
 
     def get(self, request_id: str) -> Call | None:
-        return self._calls.get(request_id)
+        return self._calls.get(request_id) or self._aside.get(request_id)
 
     def add(self, call: Call) -> None:
         self._calls[call.request_id] = call
 
+    def set_aside(self, call: Call) -> None:
+        self._aside[call.request_id] = call
+        self._calls.pop(call.request_id, None)
+
     def remove(self, call: Call) -> None:
-        if self._calls.get(call.request_id) is call:
-            del self._calls[call.request_id]
+        for calls in (self._calls, self._aside):
+            if calls.get(call.request_id) is call:
+                del calls[call.request_id]

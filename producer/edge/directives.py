@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 
 from producer.edge.calls import OnDisconnect
-from producer.edge.errors import invalid, unsupported
+from producer.edge.errors import invalid
 from producer.edge.ids import check_idempotency_key
 from producer.edge.translate import check_timeout
 
@@ -24,13 +24,12 @@ class Directives:
     queue_updates: bool
     idempotency_key: str | None
     traceparent: str | None
+    journaled: bool
 
 
 def read_directives(headers: Headers, max_timeout_s: float) -> Directives:
     """Raises ServingError (400) naming the header."""
     idempotency_key = check_idempotency_key(headers.get("idempotency-key"))
-    if not _switch(headers, JOURNAL, default=True):
-        raise unsupported(f"{JOURNAL}: off is not supported by this server.", JOURNAL)
     return Directives(
         timeout_s=_timeout(headers, max_timeout_s),
         on_disconnect=read_on_disconnect(
@@ -39,6 +38,7 @@ def read_directives(headers: Headers, max_timeout_s: float) -> Directives:
         queue_updates=read_queue_updates(headers),
         idempotency_key=idempotency_key,
         traceparent=_traceparent(headers),
+        journaled=_switch(headers, JOURNAL, default=True),
     )
 
 

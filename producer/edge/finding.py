@@ -112,6 +112,7 @@ def _restore(request_id: str, accepted: Accepted, parts: list[Part], identity: I
         body_hash=accepted.body_hash,
         idempotency_key=accepted.idempotency_key,
         is_followed=True,
+        is_journaled=options.get("journal") != "off",
     )
     call.published.set()
     return call

@@ -103,6 +103,7 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
         body_hash=asked.body_hash,
         idempotency_key=asked.directives.idempotency_key,
         traceparent=asked.directives.traceparent,
+        journaled=asked.directives.journaled,
     )
     return await services.submitter.submit(admission, order)
 

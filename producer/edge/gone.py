@@ -25,6 +25,14 @@ def expired(reason: str | None) -> ServingError:
     )
 
 
+def not_journaled() -> ServingError:
+    """410, of a call that cannot be read here."""
+    return ServingError(
+        ErrorCode.JOURNAL_EXPIRED,
+        "This request was not journaled: only the server that took it can answer it, while it lives.",
+    )
+
+
 def why_gone(call: Call, resume_window_s: float) -> str | None:
     """The reason for `expired`, None while the call can be read.
 

@@ -4,7 +4,7 @@ from broker.connection import Connection
 from producer.edge.calls import Call, Superseded
 from producer.edge.finding import Finding, no_such_request
 from producer.edge.followed import Found, find_journal
-from producer.edge.gone import has_lapsed
+from producer.edge.gone import has_lapsed, not_journaled
 from producer.edge.ids import derive_request_id
 from producer.edge.lifecycle import Lifecycle
 from schemas.errors import ErrorCode, ServingError
@@ -35,8 +35,8 @@ class Joining:
         """The call under this key, the caller attached as a reader; or the id for a new one when there is none.
 
         What was cancelled, failed so that another try can help, or ended too long ago, is not joined but done again
-        under the next id.
-        Raises ServingError: 422 when the body was another one, or what the call's submission failed with; Superseded
+        under the next id; so is what ended elsewhere without a journal. Raises ServingError: 422 when the body was
+        another one, 410 when it runs elsewhere without a journal, or what the call's submission failed with; Superseded
         when the answer has changed meanwhile.
         """
         for generation in range(_MAX_GENERATIONS):
@@ -46,6 +46,10 @@ class Joining:
                 return request_id
             if not isinstance(found, Call):
                 continue
+            if not found.is_readable:
+                if found.is_over:
+                    continue
+                raise not_journaled()
             if (joined := await self._attach(found, body_hash)) is not None:
                 return joined
         raise ServingError(ErrorCode.JOURNAL_EXPIRED, "This Idempotency-Key was used up.", param="Idempotency-Key")

@@ -11,6 +11,7 @@ from broker.work_queue import WorkQueue
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part
 from producer.edge.errors import error_of
+from producer.edge.kept import KeptAnswers
 from producer.edge.rates import ServiceRates
 from producer.edge.retention import Retention
 from producer.metrics import OK, EdgeMetrics
@@ -29,6 +30,7 @@ class Lifecycle:
         queue: WorkQueue,
         transitions: Transitions,
         calls: LiveCalls,
+        kept: KeptAnswers,
         retention: Retention,
         rates: ServiceRates,
         metrics: EdgeMetrics,
@@ -38,6 +40,7 @@ class Lifecycle:
         self._queue = queue
         self._transitions = transitions
         self._calls = calls
+        self._kept = kept
         self._retention = retention
         self._rates = rates
         self._metrics = metrics
@@ -131,14 +134,18 @@ class Lifecycle:
         """Put the call away once it is over and nobody reads it. May be called at any time."""
         if call.retired or call.num_readers > 0 or not (call.is_over or call.failure is not None):
             return
+        if not call.is_counted:
+            call.is_counted = True
+            if not call.is_followed:
+                self.note_starts(call)
+                self.note_first_token(call)
+                self._count(call)
+            for part in call.parts:
+                self._put_away(call, part)
+        if self._kept.keep(call):
+            return
         call.retired = True
         self._calls.remove(call)
-        if not call.is_followed:
-            self.note_starts(call)
-            self.note_first_token(call)
-            self._count(call)
-        for part in call.parts:
-            self._put_away(call, part)
         call.close()
 
     def _put_away(self, call: Call, part: Part) -> None:

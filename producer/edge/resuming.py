@@ -3,7 +3,7 @@
 from producer.edge.calls import Call
 from producer.edge.finding import Finding, no_such_request
 from producer.edge.followed import Unreadable
-from producer.edge.gone import expired, why_gone
+from producer.edge.gone import expired, not_journaled, why_gone
 from producer.edge.ids import is_own
 from producer.edge.lifecycle import Lifecycle
 from schemas.errors import ServingError
@@ -27,6 +27,8 @@ class Resuming:
             found = await self._finding.find_own(request_id, identity)
             if not isinstance(found, Call):
                 raise _missing(request_id, identity, found)
+            if not found.is_readable:
+                raise not_journaled()
             self._lifecycle.attach(found)
             try:
                 await self._check(found)

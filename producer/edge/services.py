@@ -25,6 +25,7 @@ from producer.edge.finding import Finding
 from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
+from producer.edge.kept import KeptAnswers
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -141,7 +142,8 @@ def _build(
     rates = ServiceRates(models.num_slots)
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, retention, rates, metrics, background)
+    kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     probe = WorkerProbe(WorkerControl(connection).is_alive)

@@ -37,6 +37,7 @@ class Order:
     body_hash: str
     idempotency_key: str | None
     traceparent: str | None
+    journaled: bool
 
 
 class Submitter:
@@ -76,6 +77,7 @@ class Submitter:
             deadline_ms=int((time.time() + order.timeout_s) * 1000),
             identity=admission.identity,
             traceparent=order.traceparent,
+            journaled=order.journaled,
         )
         call = self._open(admission, order, requests, created)
         self._calls.add(call)
@@ -93,11 +95,12 @@ class Submitter:
     def _open(self, admission: Admission, order: Order, requests: list[GenerateRequest], created: int) -> Call:
         plan, now = admission.plan, time.monotonic()
         header = Header(plan.endpoint, order.request_id, created, admission.model.id, plan.service_tier, None)
+        ids = [request.request_id for request in requests]
         return Call(
             header=header,
             identity=admission.identity,
             priority=plan.priority,
-            parts=[Part(each.request_id, self._edge_id, self._hub.open(each.request_id)) for each in requests],
+            parts=[Part(each, self._edge_id, self._hub.open(each, journaled=order.journaled)) for each in ids],
             include_usage=plan.include_usage,
             accepted_at=now,
             deadline_at=now + order.timeout_s,
@@ -106,6 +109,7 @@ class Submitter:
             idempotency_key=order.idempotency_key,
             num_readers=1,
             labels=plan.labels,
+            is_journaled=order.journaled,
         )
 
     async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest]) -> None:
@@ -154,6 +158,7 @@ def _accepted(call: Call, request: GenerateRequest, index: int) -> Accepted:
         "priority": str(call.priority),
         "deadline_ms": request.deadline_ms,
         "on_disconnect": str(call.on_disconnect),
+        "journal": "on" if call.is_journaled else "off",
     }
     return Accepted(
         request_id=request.request_id,

@@ -81,6 +81,7 @@ def requests_of(
     deadline_ms: int,
     identity: Identity,
     traceparent: str | None = None,
+    journaled: bool = True,
 ) -> list[GenerateRequest]:
     """One request for each prompt of the plan, in order."""
     return [
@@ -97,6 +98,7 @@ def requests_of(
             priority=plan.priority,
             labels=plan.labels,
             traceparent=traceparent,
+            journaled=journaled,
         )
         for index, (prompt, sampling) in enumerate(zip(plan.prompts, plan.sampling, strict=True))
     ]

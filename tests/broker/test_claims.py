@@ -374,7 +374,7 @@ async def test_a_checkpoint_after_a_kill_brings_what_was_dropped(broker: Broker)
 async def test_an_answer_over_the_payload_limit_is_stored_in_pieces(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.claims._MAX_DELTA_TOKENS", 1000)
+    monkeypatch.setattr("broker.claims.MAX_DELTA_TOKENS", 1000)
     await _submit(broker)
     claim = await _claim(broker)
     await claim.acquire()

@@ -35,6 +35,7 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
         ("inferflux.blob.b1.0", {}),
         ("inferflux.ctl.cancel.r1", {}),
         ("inferflux.ctl.worker.w1", {}),
+        ("inferflux.heard.abc.1", {}),
         ("inferflux.evt.r1.accepted", {}),
         (_ACK, {}),
         ("$JS.API.INFO", {}),
@@ -58,6 +59,7 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
     Role.WORKER: [
         (f"{_JOURNAL}.run", {}),
         (f"{_JOURNAL}.ev", {}),
+        ("inferflux.live.e1.r1", {}),
         ("inferflux.dlq.echo.r1", {}),
         ("inferflux.evt.r1.started", {}),
         ("$JS.API.INFO", {}),
@@ -90,6 +92,7 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
 _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
     Role.EDGE: [
         (f"{_JOURNAL}.ev", {}),  # forge tokens
+        ("inferflux.live.e2.r1", {}),
         ("inferflux.dlq.echo.r1", {}),
         (_NEXT, {"batch": 1, "no_wait": True}),  # take requests
         ("$JS.API.STREAM.DELETE.INFERFLUX_REQUESTS", {}),
@@ -109,6 +112,7 @@ _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
         ("inferflux.blob.b1.0", {}),
         ("inferflux.ctl.cancel.r1", {}),
         ("inferflux.ctl.worker.w2", {}),
+        ("inferflux.heard.abc.1", {}),
         ("$KV.models.m", {}),
         ("$JS.API.STREAM.INFO.INFERFLUX_REQUESTS", {}),
         ("$JS.API.STREAM.MSG.GET.INFERFLUX_REQUESTS", {"seq": 1}),
@@ -150,8 +154,8 @@ _FORBIDDEN: dict[Role, list[tuple[str, Any]]] = {
 
 _MAY_LISTEN: dict[Role, list[str]] = {
     Role.TOPOLOGY: [],
-    Role.EDGE: ["inferflux.ctl.edge.e1"],
-    Role.WORKER: ["inferflux.ctl.cancel.*", "inferflux.ctl.worker.w1"],
+    Role.EDGE: ["inferflux.ctl.edge.e1", "inferflux.live.e1.*"],
+    Role.WORKER: ["inferflux.ctl.cancel.*", "inferflux.ctl.worker.w1", "inferflux.heard.abc.*"],
     Role.INSPECTOR: ["inferflux.evt.>", "$JS.EVENT.ADVISORY.>"],
     Role.INSPECTOR_FULL: ["inferflux.evt.>", "inferflux.req.>", "inferflux.tok.>", "inferflux.dlq.>"],
 }
@@ -210,6 +214,13 @@ async def test_nobody_answers_for_a_dead_worker_while_an_inspector_looks_on(brok
     assert not await _is_heard(inspector, "inferflux.ctl.worker.*")
     with pytest.raises(NoResponders):
         await broker.edge.request("inferflux.ctl.worker.w1", b"ping")
+
+
+async def test_nobody_listens_for_a_dead_edge_while_an_inspector_looks_on(broker: Broker) -> None:
+    inspector = await broker.server.connect(Role.INSPECTOR_FULL)
+    assert not await _is_heard(inspector, "inferflux.live.*.*")
+    with pytest.raises(NoResponders):
+        await broker.worker.ask_edge("inferflux.live.e1.r1", b"", 1)
 
 
 def test_inboxes_are_the_roles_own() -> None:

@@ -90,6 +90,28 @@ def test_only_ack_subjects_of_the_request_stream_may_be_handed_back() -> None:
         assert not subjects.is_request_ack(other), other
 
 
+def test_live_subjects_are_of_valid_ids() -> None:
+    assert subjects.live_subject("e-1", "r_1") == "inferflux.live.e-1.r_1"
+    assert subjects.live_subject("e-1", "*") == "inferflux.live.e-1.*"
+    for place in (("e.1", "r1"), ("*", "r1"), ("e1", ">"), ("e1", "")):
+        with pytest.raises(ValueError):
+            subjects.live_subject(*place)
+
+
+def test_only_what_asks_for_an_answer_is_answered() -> None:
+    assert subjects.is_heard(f"{subjects.heard_inbox()}.17")
+    for other in (
+        subjects.heard_inbox(),
+        f"{subjects.heard_inbox()}.*",
+        f"{subjects.heard_inbox()}.1.2",
+        "inferflux.req.echo.high.0",
+        "_INBOX_worker.abc.1",
+        _ACK,
+        "",
+    ):
+        assert not subjects.is_heard(other), other
+
+
 def test_bucket_keys_are_encoded() -> None:
     assert subjects.bucket_subject("models", "org/model.v1") == "$KV.models.org=2Fmodel=2Ev1"
     assert subjects.bucket_subject("models", ">") == "$KV.models.>"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from broker.claims import Claim, ClaimOutcome
 from broker.connection import Connection
 from broker.lease import Lease
+from broker.live_claim import claim_for
 from broker.presence import Presence
 from broker.pull import PullLoop
 from broker.worker_control import Listening, serve_control, subscribe_cancels
@@ -154,7 +155,7 @@ class ScriptedWorker:
 
     async def _run(self, lease: Lease) -> None:
         request = await lease.request()
-        claim = Claim(self._connection, request, lease, worker_id=self.worker_id, fingerprint=FINGERPRINT)
+        claim = claim_for(self._connection, request, lease, worker_id=self.worker_id, fingerprint=FINGERPRINT)
         outcome = await claim.acquire()
         if outcome is ClaimOutcome.SETTLED:
             await lease.ack()

@@ -227,14 +227,3 @@ async def test_a_large_prompt_is_claim_checked(broker: Broker) -> None:
         text = "x" * 600_000
         answer = await edge.post(chat(text))
         assert answer.json()["choices"][0]["message"]["content"] == text
-
-
-async def test_the_journal_cannot_be_switched_off_yet(edge: Edge) -> None:
-    answer = await edge.post(chat(), X_InferFlux_Journal="off")
-    assert answer.json()["error"] == {
-        "message": "X-InferFlux-Journal: off is not supported by this server.",
-        "type": "invalid_request_error",
-        "param": "X-InferFlux-Journal",
-        "code": "unsupported_parameter",
-    }
-    assert (await edge.post(chat(), X_InferFlux_Journal="on")).status_code == 200

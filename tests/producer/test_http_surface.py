@@ -171,7 +171,6 @@ async def test_headers_that_steer_are_checked_by_name(edge: Edge) -> None:
         ("X-Request-Timeout", "1e9", ErrorCode.INVALID_PARAMETER),
         ("X-InferFlux-On-Disconnect", "maybe", ErrorCode.INVALID_PARAMETER),
         ("X-InferFlux-Queue-Updates", "yes", ErrorCode.INVALID_PARAMETER),
-        ("X-InferFlux-Journal", "off", ErrorCode.UNSUPPORTED_PARAMETER),
         ("X-InferFlux-Journal", "maybe", ErrorCode.INVALID_PARAMETER),
     ):
         answer = await edge.client.post("/v1/chat/completions", json=chat(), headers={name: value})

@@ -50,6 +50,14 @@ _events: st.SearchStrategy[ev.Event] = st.one_of(
         lambda run, reason, usage, tokens: ev.Finished(run, reason, usage, *tokens), _text, _text, _usage, _tokens
     ),
     st.builds(ev.Failed, st.none() | _text, _text, _text, st.booleans(), st.none() | _text),
+    st.builds(ev.Advanced, _text, _ints),
+    st.builds(
+        lambda run, length, tokens, fingerprint: ev.Held(run, length, *tokens, fingerprint),
+        st.none() | _text,
+        _ints,
+        _tokens,
+        st.none() | _text,
+    ),
 )
 _prompts = st.one_of(
     st.builds(TextPrompt, _text),
@@ -90,6 +98,7 @@ _requests = st.builds(
     submission=st.integers(0, 9),
     labels=st.dictionaries(_text, _text, max_size=2),
     traceparent=st.none() | _text,
+    journaled=st.booleans(),
 )
 _values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | _text | st.binary(max_size=8),
@@ -180,12 +189,17 @@ def test_a_request_may_be_published_as_json_by_hand() -> None:
     request = decode_request(json.dumps(body).encode())
     assert request.prompt == TextPrompt("hello")
     assert request.priority is PriorityClass.NORMAL
+    assert request.journaled
     with pytest.raises(CodecError, match="sampling"):
         decode_request(json.dumps({**body, "sampling": {}}).encode())
 
 
 def test_a_delta_whose_lists_do_not_match_is_refused() -> None:
-    for event in (ev.Delta("A", 0, [1, 2], ["a"]), ev.Finished("A", "stop", ev.Usage(1, 1), [1], [])):
+    for event in (
+        ev.Delta("A", 0, [1, 2], ["a"]),
+        ev.Finished("A", "stop", ev.Usage(1, 1), [1], []),
+        ev.Held("A", 1, [1], [], "f"),
+    ):
         with pytest.raises(CodecError, match="tokens and"):
             decode_event(encode_event(event))
 
@@ -194,6 +208,7 @@ def test_the_wire_form_is_pinned() -> None:
     """Journals outlive a process: another version must read them."""
     assert encode_event(ev.Delta("A", 3, [7], ["x"])) == b"\x01\x95\x05\xa1A\x03\x91\x07\x91\xa1x"
     assert encode_event(ev.Cancelled("left"))[:3] == b"\x01\x92\x03"
+    assert encode_event(ev.Advanced("A", 5)) == b"\x01\x93\x08\xa1A\x05"
     # A field added at the end with a default is not in older records.
     assert decode_event(b"\x01" + msgpack.packb([7, None, "internal", "text", False])) == ev.Failed(
         None, "internal", "text", False

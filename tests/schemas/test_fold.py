@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from schemas.events import (
     Accepted,
+    Advanced,
     Cancelled,
     Delta,
     Event,
@@ -44,6 +45,7 @@ _events: st.SearchStrategy[Event] = st.one_of(
     st.builds(_delta, _runs, st.integers(0, 12), st.integers(0, 5)),
     st.builds(Progress, _runs, st.integers(0, 9), st.integers(0, 9)),
     st.builds(_finished, _runs, st.integers(0, 15)),
+    st.builds(Advanced, _runs, st.integers(0, 12)),
     st.builds(lambda run: Failed(run, "internal", "x", False), st.none() | _runs),
     st.just(Cancelled("left")),
     st.just(_HEAD),
@@ -171,6 +173,19 @@ def test_a_hand_back_after_progress_takes_off_no_failure_to_come() -> None:
         state.feed(Released(run))
     state.feed(_started("C"))
     assert state.claims_without_progress == 1
+
+
+def test_a_run_without_a_journal_makes_progress_only_beyond_what_was_reached() -> None:
+    state = Fold()
+    state.feed(_started("A"))
+    assert not state.feed(Advanced("A", 0))
+    assert state.claims_without_progress == 1
+    state.feed(Advanced("A", 5))
+    assert (state.claims_without_progress, state.reached, state.length) == (0, 5, 0)
+    state.feed(_started("B"))
+    state.feed(Advanced("A", 9))  # of a run that is over
+    state.feed(Advanced("B", 5))
+    assert (state.claims_without_progress, state.reached) == (1, 5)
 
 
 def test_the_position_of_the_claim_is_kept() -> None:

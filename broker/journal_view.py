@@ -1,0 +1,65 @@
+"""What an edge knows of one request, as its journal is read."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from schemas.events import Accepted, Delta, Event, Progress
+from schemas.fold import Fold
+
+
+class JournalView:
+    """One open request: its fold so far, and waiting for more. Close it when nobody waits any more."""
+
+    def __init__(self, request_id: str, forget: Callable[["JournalView"], None]) -> None:
+        self.request_id = request_id
+        self._forget = forget
+        self._waiter: asyncio.Future[None] | None = None
+        self._news = 0
+        self._told = 0
+        self.fold = Fold()
+        self.progress: Progress | None = None
+        self.last_activity = time.monotonic()
+
+    async def changed(self, length: int, timeout_s: float | None) -> bool:
+        """Wait until there are more than `length` tokens, or an end, or news (a claim, a hand-back, progress).
+
+        News counts if it came after the last call returned. False on timeout. Several may wait.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        told = self._told
+        while True:
+            if self._news != told or self.fold.length > length or self.fold.terminal is not None:
+                self._told = self._news
+                return True
+            if self._waiter is None:
+                self._waiter = loop.create_future()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    # Shared by all that wait, so one of them leaving must not cancel it.
+                    await asyncio.shield(self._waiter)
+            except TimeoutError:
+                return False
+
+    def close(self) -> None:
+        """Forget the request; later records are ignored."""
+        self._forget(self)
+
+    def take(self, event: Event, seq: int) -> None:
+        """Fold one record and wake who waits. Called by the hub."""
+        self.last_activity = time.monotonic()
+        if isinstance(event, Progress):
+            if event.run != self.fold.run:
+                return
+            self.progress = event
+            self._news += 1
+        elif not self.fold.feed(event, seq):
+            if isinstance(event, (Delta, Accepted)):
+                return  # nothing that somebody waits for
+            self._news += 1
+        if self._waiter is not None:
+            # Once per batch: those who wait run only after all that has arrived is folded.
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
