@@ -273,7 +273,7 @@ class Claim:
             await asyncio.sleep(_RETRY_S if isinstance(failure, WrongSequence) else 10 * _RETRY_S)
 
     async def _claim_again(self, deadline: float) -> None:
-        """Our claim has left the journal: the stream is full and drops its oldest records. Write it and the tokens anew.
+        """The stream was full and has dropped its oldest records, our claim among them: write it and the tokens anew.
 
         Only while the lease is ours for sure: nobody else can have claimed, finished and been dropped by then.
         """

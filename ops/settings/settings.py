@@ -31,6 +31,7 @@ class NatsSettings:
     is_port_given: bool
     embedded: bool
     replicas: int
+    max_file_bytes: int | None
     credentials: Path | None
 
 
