@@ -18,6 +18,9 @@ _NEVER_RETRY = frozenset(
     }
 )
 _MAX_MESSAGE = 1000
+_BROKER_BACK_S = 2.0
+# Reason of the end that a call gets whose submission has an unknown outcome.
+NOT_SUBMITTED = "not_submitted"
 
 
 def error_object(error: ServingError) -> dict[str, Any]:
@@ -58,12 +61,20 @@ def error_response(error: ServingError, headers: dict[str, str] | None = None) -
 def error_of(event: Failed | Cancelled) -> ServingError:
     """The failure a journal ended with."""
     if isinstance(event, Cancelled):
+        if event.reason == NOT_SUBMITTED:
+            return not_submitted()
         return ServingError(ErrorCode.CANCELLED, "The request was cancelled.")
     try:
         code = ErrorCode(event.code)
     except ValueError:
         code = ErrorCode.INTERNAL
     return ServingError(code, event.message, param=event.param, retryable=event.retryable)
+
+
+def not_submitted() -> ServingError:
+    return ServingError(
+        ErrorCode.BROKER_UNAVAILABLE, "The request was not submitted.", retryable=True, retry_after_s=_BROKER_BACK_S
+    )
 
 
 def invalid(message: str, param: str | None = None) -> ServingError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,10 @@ class Deployment:
         self.workers[name] = Beside(self.place, "worker", name, *self.options)
 
     def stop(self) -> None:
-        for process in (*self.edges.values(), *self.workers.values()):
+        processes = (*self.edges.values(), *self.workers.values())
+        for process in processes:
+            process.send(signal.SIGTERM)
+        for process in processes:
             process.stop()
         self.cluster.close()
 
