@@ -280,7 +280,9 @@ class Claim:
                 last = await self._last_run_event()
                 if last == event:
                     return True  # stored, only the answer was lost
-                if not self._is_mine(last):
+                if last is None and not self._lease.is_overdue:
+                    await self._claim_again(deadline)
+                elif not self._is_mine(last):
                     self.is_fenced = True
                     self.has_ended = isinstance(last, (Cancelled, Failed))
                     _log.info("run %s of request %s is fenced by %s", self.run, self._request_id, type(last).__name__)
@@ -292,12 +294,29 @@ class Claim:
                 raise BrokerUnavailable(f"the journal cannot be written: {failure}") from failure
             await asyncio.sleep(_RETRY_S if isinstance(failure, WrongSequence) else 10 * _RETRY_S)
 
+    async def _claim_again(self, deadline: float) -> None:
+        """The stream was full and has dropped its oldest records, our claim among them: write it and the tokens anew.
+
+        Only while the lease is ours for sure: nobody else can have claimed, finished and been dropped by then.
+        """
+        if await self._claim(0, deadline):
+            _log.warning("the journal of request %s was dropped and is written again", self._request_id)
+            await self._restore_tokens(deadline)
+
+    async def _restore_tokens(self, deadline: float) -> None:
+        """Write again what was confirmed. What was not comes with the next checkpoint."""
+        for start in range(0, self.confirmed, _MAX_DELTA_TOKENS):
+            end = min(self.confirmed, start + _MAX_DELTA_TOKENS)
+            event = Delta(self.run, start, self.token_ids[start:end], self.pieces[start:end])
+            if not await self._write(self._subjects.ev, event, deadline - time.monotonic()):
+                return
+
     async def _last_run_event(self) -> Event | None:
         record = await self._last_run_record()
         return decode_record(record) if record is not None else None
 
     def _is_mine(self, event: Event | None) -> bool:
-        """Whether the last record of `.run` is our claim. A journal that was purged is nobody's."""
+        """Whether the last record of `.run` is our claim."""
         return isinstance(event, Started) and event.run == self.run
 
     async def _settle(self) -> bool:

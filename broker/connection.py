@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -38,6 +39,8 @@ _log = logging.getLogger("inferflux.broker.connection")
 
 MIN_VERSION = (2, 12)
 _ATTEMPT_S = 1.0
+# A cluster that starts, or has lost too many servers, has no JetStream until most of them are there.
+_JETSTREAM_S = 30.0
 _RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
 _JETSTREAM_OFF = (10039, 10076)
@@ -78,19 +81,18 @@ class Connection:
 
     @classmethod
     async def open(cls, config: BrokerConfig, *, timeout_s: float = 10) -> "Connection":
-        """Connect and check that the broker can serve us.
+        """Connect and check that the broker can serve us; one that has no leader yet is waited for.
 
         Raises BrokerUnavailable (nothing answers in time) or BrokerUnsuitable (refused, too old, no JetStream).
         """
         self = cls(config)
-        deadline = time.monotonic() + timeout_s
         try:
             await self._connect(timeout_s)
-            await self._check(deadline)
+            await self._check()
         except BaseException:
             await self.close()
             raise
-        _log.info("connected to %s as %s, nats-server %s", _bare(config.url), config.role, self.server_version)
+        _log.info("connected to %s as %s, nats-server %s", bare_url(config.url), config.role, self.server_version)
         return self
 
     @property
@@ -257,11 +259,11 @@ class Connection:
             await _cancel_for_sure(connecting)
             if self._refusal.done():
                 raise self._refusal.result()
-            raise BrokerUnavailable(f"no NATS at {_bare(self._config.url)}: {self._last_error}")
+            raise BrokerUnavailable(f"no NATS at {bare_url(self._config.url)}: {self._last_error}")
         try:
             connecting.result()
         except (OSError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"no NATS at {_bare(self._config.url)}: {error}") from error
+            raise BrokerUnavailable(f"no NATS at {bare_url(self._config.url)}: {error}") from error
         self._connected.set()
         self._inbox = Inbox(self._client)
         await self._inbox.start()
@@ -289,10 +291,14 @@ class Connection:
                 options["user_credentials"] = str(login)
             else:
                 options["user"], options["password"] = login
+        else:
+            # One login for all servers: those of a cluster that the url does not name are used as well.
+            options.update(_login_in(self._config.url))
         return options
 
-    async def _check(self, deadline: float) -> None:
+    async def _check(self) -> None:
         """Raise BrokerUnsuitable unless the server is new enough and has JetStream for us."""
+        deadline, is_told = time.monotonic() + _JETSTREAM_S, False
         version = self.server_version
         if _parse_version(version) < MIN_VERSION:
             needed = ".".join(map(str, MIN_VERSION))
@@ -302,7 +308,7 @@ class Connection:
                 await self.api("INFO", timeout_s=_ATTEMPT_S)
                 return
             except NoResponders:
-                raise BrokerUnsuitable(f"JetStream is off on {_bare(self._config.url)}: start it with -js") from None
+                raise BrokerUnsuitable(f"JetStream is off on {bare_url(self._config.url)}: start it with -js") from None
             except ApiError as error:
                 if error.err_code in _JETSTREAM_OFF:
                     raise BrokerUnsuitable(f"JetStream is off for this account: {error.description}") from None
@@ -310,7 +316,12 @@ class Connection:
             except BrokerTimeout as error:
                 last = error
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"JetStream on {_bare(self._config.url)} does not answer: {last}")
+                raise BrokerUnavailable(f"JetStream on {bare_url(self._config.url)} does not answer: {last}")
+            if not is_told:
+                _log.warning(
+                    "waiting for JetStream on %s, which has no leader yet: %s", bare_url(self._config.url), last
+                )
+                is_told = True
             await asyncio.sleep(_RETRY_S)
 
     async def _ping(self) -> None:
@@ -354,7 +365,7 @@ class Connection:
         lowered = text.lower()
         if "authorization violation" in lowered:
             if not self._refusal.done():
-                self._refusal.set_result(Refused(f"{_bare(self._config.url)} refuses the login of role {self.role}"))
+                self._refusal.set_result(Refused(f"{bare_url(self._config.url)} refuses the login of role {self.role}"))
             return
         if _PERMISSIONS in lowered:
             self.num_refused += 1
@@ -379,7 +390,7 @@ class Connection:
         self._lost = asyncio.get_running_loop().create_future()
         self._connected.set()
         self.reconnects += 1
-        _log.info("reconnected to %s, nats-server %s", _bare(self._config.url), self.server_version)
+        _log.info("reconnected to %s, nats-server %s", bare_url(self._config.url), self.server_version)
         # Tasks: the client library takes an error or a delay in here for a failed connection.
         for callback in list(self._reconnect_callbacks):
             task = asyncio.create_task(self._run(callback))
@@ -417,7 +428,17 @@ def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers if number.isdigit())
 
 
-def _bare(url: str) -> str:
+def _login_in(url: str) -> dict[str, str]:
+    """The first login of the url: user and password, or a token."""
+    for part in map(urlsplit, url.split(",")):
+        if part.username is not None and part.password is not None:
+            return {"user": part.username, "password": part.password}
+        if part.username is not None:
+            return {"token": part.username}
+    return {}
+
+
+def bare_url(url: str) -> str:
     """The url without logins, for messages."""
     return ",".join(
         part.split("://")[0] + "://" + part.rpartition("@")[2].rpartition("://")[2] for part in url.split(",")

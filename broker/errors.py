@@ -72,3 +72,8 @@ class WrongSequence(ApiError):
 
 class StreamFull(ApiError):
     """A message, byte or storage cap was reached; the message was not stored."""
+
+    @property
+    def is_cap_of_subject(self) -> bool:
+        """Whether it is this subject's own cap, and not that the storage is full."""
+        return "per subject" in self.description

@@ -95,9 +95,8 @@ class Lease:
             try:
                 await self._connection.request(self.ack_subject, verb, 1.0)
                 return
-            except NoResponders:
-                return  # the consumer is gone, and the delivery with it
-            except BrokerTimeout as error:
+            except (NoResponders, BrokerTimeout) as error:
+                # Nobody may mean that the consumer has no leader just now, as well as that there is none any more.
                 if time.monotonic() > deadline:
                     raise BrokerUnavailable(f"the queue does not confirm: {error}") from error
             await asyncio.sleep(_RETRY_S)

@@ -219,9 +219,11 @@ class JournalReader:
             self._kick.set()
             return
         self._consumer_seq = delivery.consumer_seq
-        self._last_seq = delivery.stream_seq
-        self.stored_ns = delivery.stored_ns
-        self._on_record(message.subject, delivery.stream_seq, message.data, message.headers)
+        # A replica that lags begins at its own end, should that be before the start we asked for.
+        if self._last_seq is None or delivery.stream_seq > self._last_seq:
+            self._last_seq = delivery.stream_seq
+            self.stored_ns = delivery.stored_ns
+            self._on_record(message.subject, delivery.stream_seq, message.data, message.headers)
         self._count_backlog()
 
     def _count_backlog(self) -> None:

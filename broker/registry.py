@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -29,13 +29,21 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 
 class Registry:
-    """Follows both buckets; writes model cards by compare-and-set. `workers=False` leaves the workers' bucket out.
+    """Follows both buckets; writes model cards by compare-and-set. `watch_workers=False` leaves the workers' out.
 
-    `models` and `workers` are replaced entry by entry as news come; callbacks run after each change.
+    `models` and `workers` are replaced entry by entry as news come; callbacks run after each change. `answers` asks a
+    worker that has not been heard of: while the broker can store nothing, an entry cannot be renewed.
     """
 
-    def __init__(self, connection: Connection, *, watch_workers: bool = True) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        watch_workers: bool = True,
+        answers: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
         self._connection = connection
+        self._answers = answers
         self.models: dict[str, ModelCard] = {}
         self.workers: dict[str, WorkerAdvert] = {}
         self._revisions: dict[str, int] = {}
@@ -190,9 +198,16 @@ class Registry:
             if self._workers.live_since > limit:
                 continue
             for worker_id in [key for key in self.workers if self._seen[key] < limit]:
-                _log.info("worker %s is gone without a word", worker_id)
-                del self.workers[worker_id]
-                self._changed()
+                await self._look_after(worker_id)
+
+    async def _look_after(self, worker_id: str) -> None:
+        asked_at = time.monotonic()
+        if self._answers is not None and await self._answers(worker_id):
+            self._seen[worker_id] = time.monotonic()
+        elif self._seen[worker_id] < asked_at and worker_id in self.workers:
+            _log.info("worker %s is gone without a word", worker_id)
+            del self.workers[worker_id]
+            self._changed()
 
 
 def _is_deletion(headers: dict[str, str]) -> bool:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from broker.credentials import create_credentials, write_private
 from broker.errors import BrokerUnavailable, BrokerUnsuitable
-from broker.server_config import max_file_bytes, render_config
+from broker.server_config import available_bytes, render_config
 
 _log = logging.getLogger("inferflux.broker.server")
 _START_S = 60.0
@@ -41,12 +41,14 @@ def find_binary() -> str:
 class EmbeddedServer:
     """One nats-server process on loopback with its files under `<data_dir>/nats`.
 
-    The port is kept over stop and start, so that clients reconnect. On Linux the process ends with its parent.
+    The port is kept over stop and start, so that clients reconnect. On Linux the process ends with its parent. It fills
+    at most `max_file_bytes` of the disk, and always leaves something free.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, *, max_file_bytes: int | None = None) -> None:
         self._dir = data_dir / "nats"
         self._port = port
+        self._max_file_bytes = max_file_bytes
         self._http_port: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
@@ -159,7 +161,7 @@ class EmbeddedServer:
             store_dir=str(store),
             listen=f"127.0.0.1:{-1 if self._port is None else self._port}",
             http="127.0.0.1:-1",
-            max_file=max_file_bytes(store),
+            max_file=min(self._max_file_bytes or sys.maxsize, available_bytes(store)),
             logins=create_credentials(self.credentials),
             ports_dir=str(ports),
         )

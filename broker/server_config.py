@@ -13,7 +13,7 @@ MAX_MEMORY_BYTES = 256 << 20
 _SPARE_BYTES = 1 << 30
 
 
-def max_file_bytes(store: Path) -> int:
+def available_bytes(store: Path) -> int:
     """JetStream's share of the disk: what it uses, and what is free less a gigabyte (half of it when little is left).
 
     Below free space, so that a full stream is answered with an error; a full disk is not answered at all.

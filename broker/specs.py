@@ -30,6 +30,7 @@ PRESENCE_TTL_S = 6
 # A share of the smallest budget must still hold one message of the largest size.
 MIN_BUDGET_BYTES = 512 * _MIB
 MAX_BUDGET_BYTES = 64 * _GIB
+DEFAULT_BUDGET_BYTES = 8 * _GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +92,15 @@ class BucketSpec:
         return StreamSpec(bucket_stream(self.name), (bucket_subject(self.name, ">"),), settings)
 
 
-def disk_budget(max_storage: int) -> int:
-    """Bytes to share among the streams: the power of two below the account's limit, so that it seldom changes.
+def disk_budget(account_limit: int, max_file_bytes: int | None = None) -> int:
+    """Bytes to share among the streams: the power of two below the smaller limit, so that it seldom changes.
 
-    Without a limit (-1) a modest default.
+    Without one (the account's is -1 or 0) a modest default.
     """
-    if max_storage <= 0:
-        return 8 * _GIB
-    return min(MAX_BUDGET_BYTES, max(MIN_BUDGET_BYTES, 1 << (max_storage.bit_length() - 1)))
+    limits = [limit for limit in (account_limit, max_file_bytes) if limit is not None and limit > 0]
+    if not limits:
+        return DEFAULT_BUDGET_BYTES
+    return min(MAX_BUDGET_BYTES, max(MIN_BUDGET_BYTES, 1 << (min(limits).bit_length() - 1)))
 
 
 def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[StreamSpec]:

@@ -1,11 +1,14 @@
 """Make the broker's streams, buckets and consumers what `specs` says. Idempotent; role topology only."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from broker.connection import Connection
-from broker.errors import ApiError
+from broker.errors import ApiError, BrokerError, BrokerTimeout, BrokerUnavailable, BrokerUnsuitable, NoResponders
+from broker.outcomes import is_transient
 from broker.specs import ConsumerSpec, StreamSpec, consumer_specs, disk_budget, request_cap, stream_specs
 from broker.subjects import STREAM_REQUESTS
 from schemas.control import ModelCard
@@ -14,10 +17,16 @@ _log = logging.getLogger("inferflux.broker.topology")
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
+_NO_ROOM = (10005, 10023, 10028, 10047)  # to keep a stream of that size free
+_NOT_CLUSTERED = 10074
+_BYTES = "max_bytes"
 _CAP = "max_msgs_per_subject"
 # Under this the cap is not lowered on a stream in use: see `_allowed_cap`.
 _LOWEST_LOWERED_CAP = 64
 _PASSES = 3
+# A cluster that starts, or has lost a leader, does not answer for some seconds.
+_PATIENCE_S = 30.0
+_RETRY_S = 0.2
 
 
 class Change(NamedTuple):
@@ -35,20 +44,24 @@ class Change(NamedTuple):
 class Topology:
     """The only creator of streams and request consumers.
 
-    `replicas` is 1 alone and 3 on a cluster, `lanes` fixed per deployment.
+    `replicas` is 1 alone and 3 on a cluster, `lanes` fixed per deployment. `max_file_bytes` is what a server's disk has
+    for streams, where its account does not say.
     """
 
-    def __init__(self, connection: Connection, *, replicas: int = 1, lanes: int = 1) -> None:
+    def __init__(
+        self, connection: Connection, *, replicas: int = 1, lanes: int = 1, max_file_bytes: int | None = None
+    ) -> None:
         self._connection = connection
         self._replicas = replicas
         self._lanes = lanes
+        self._max_file_bytes = max_file_bytes
 
     @property
     def connection(self) -> Connection:
         return self._connection
 
     async def diff(self, models: Sequence[ModelCard], fleet_slots: int) -> list[Change]:
-        """What `apply` would do. Raises ApiError, BrokerTimeout, NoResponders."""
+        """What `apply` would do. Raises ApiError, BrokerUnavailable, BrokerUnsuitable (no room, no cluster)."""
         return [change for change, _ in await self._plan(models, fleet_slots)]
 
     async def apply_streams(self) -> list[Change]:
@@ -73,17 +86,19 @@ class Topology:
                     _log.info("%s", change)
                 break
             except ApiError as error:
+                if (reason := _unsuitable(error)) is not None:
+                    raise BrokerUnsuitable(f"{change}: {reason}") from error
                 if attempt == _PASSES - 1:
                     raise
                 _log.info("topology changed meanwhile: %s", error)
         return done
 
     async def _plan(self, models: Sequence[ModelCard] | None, fleet_slots: int) -> list[tuple[Change, dict[str, Any]]]:
-        limits = (await self._connection.api("INFO"))["limits"]
+        limits = (await self._api("INFO"))["limits"]
         streams = stream_specs(
             replicas=self._replicas,
             request_cap=request_cap(models, fleet_slots) if models is not None else 1,
-            budget=disk_budget(limits["max_storage"]),
+            budget=disk_budget(limits["max_storage"], self._max_file_bytes),
         )
         plan: list[tuple[Change, dict[str, Any]]] = []
         for stream in streams:
@@ -96,12 +111,13 @@ class Topology:
     async def _plan_stream(self, spec: StreamSpec, *, keep_cap: bool) -> list[tuple[Change, dict[str, Any]]]:
         wanted = spec.config()
         try:
-            info = await self._connection.api(f"STREAM.INFO.{spec.name}")
+            info = await self._api(f"STREAM.INFO.{spec.name}")
         except ApiError as error:
             if error.err_code != _STREAM_NOT_FOUND:
                 raise
             return [(Change("create", "stream", spec.name), wanted)]
         current: dict[str, Any] = info["config"]
+        wanted[_BYTES] = _allowed_bytes(current[_BYTES], wanted[_BYTES], info["state"]["bytes"])
         if spec.name == STREAM_REQUESTS:
             lowest = current[_CAP] if keep_cap else wanted[_CAP]
             wanted[_CAP] = _allowed_cap(current[_CAP], lowest, info["state"]["messages"])
@@ -130,7 +146,7 @@ class Topology:
         found: dict[str, dict[str, Any]] = {}
         while True:
             try:
-                page = await self._connection.api(f"CONSUMER.LIST.{STREAM_REQUESTS}", {"offset": len(found)})
+                page = await self._api(f"CONSUMER.LIST.{STREAM_REQUESTS}", {"offset": len(found)})
             except ApiError as error:
                 if error.err_code == _STREAM_NOT_FOUND:
                     return {}
@@ -142,19 +158,47 @@ class Topology:
 
     async def _do(self, change: Change, config: dict[str, Any]) -> None:
         if change.kind == "stream":
-            await self._connection.api(f"STREAM.{change.action.upper()}.{change.name}", config)
+            await self._api(f"STREAM.{change.action.upper()}.{change.name}", config)
         elif change.action == "delete":
             try:
-                await self._connection.api(f"CONSUMER.DELETE.{STREAM_REQUESTS}.{change.name}")
+                await self._api(f"CONSUMER.DELETE.{STREAM_REQUESTS}.{change.name}")
             except ApiError as error:
                 if error.err_code != _CONSUMER_NOT_FOUND:
                     raise
         else:
             # Without `action` the server would silently change an existing consumer.
-            await self._connection.api(
+            await self._api(
                 f"CONSUMER.CREATE.{STREAM_REQUESTS}.{change.name}.{config['filter_subject']}",
                 {"stream_name": STREAM_REQUESTS, "config": config, "action": change.action},
             )
+
+    async def _api(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One API request, repeated while nobody leads. All that we ask for may be done twice."""
+        deadline = time.monotonic() + _PATIENCE_S
+        is_told = False
+        while True:
+            try:
+                return await self._connection.api(name, body)
+            except (BrokerTimeout, NoResponders, ApiError) as error:
+                if isinstance(error, ApiError) and not is_transient(error):
+                    raise
+                failure: BrokerError = error
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"the topology cannot be applied: {failure}") from failure
+            if not is_told:
+                _log.warning("waiting for a leader on the broker: %s", failure)
+                is_told = True
+            await asyncio.sleep(_RETRY_S)
+            await self._connection.wait_connected(max(0.0, deadline - time.monotonic()))
+
+
+def _unsuitable(error: ApiError) -> str | None:
+    """Why these servers can never hold the streams as they are wanted; None for other refusals."""
+    if error.err_code in _NO_ROOM:
+        return f"nats.max_file_bytes is more than the servers have: {error}"
+    if error.err_code == _NOT_CLUSTERED:
+        return f"nats.replicas above 1 needs a cluster: {error}"
+    return None
 
 
 def _allowed_cap(current: int, wanted: int, messages: int) -> int:
@@ -165,6 +209,14 @@ def _allowed_cap(current: int, wanted: int, messages: int) -> int:
     if wanted >= current:
         return wanted
     return current if messages else min(current, max(wanted, _LOWEST_LOWERED_CAP))
+
+
+def _allowed_bytes(current: int, wanted: int, used: int) -> int:
+    """The size to set. Lowering it makes the server delete the oldest messages over it, accepted requests among them.
+
+    So there has to be room in it, also for what comes between looking and updating.
+    """
+    return wanted if wanted >= current or used <= wanted // 2 else current
 
 
 def _differences(current: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class TopologyKeeper:
         self._applied = wanted
 
     async def _run(self) -> None:
-        wait_s = _PERIOD_S
+        wait_s, trouble = _PERIOD_S, ""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -75,7 +75,8 @@ class TopologyKeeper:
                 await self._topology.apply_streams()  # a lost bucket would otherwise look like no models
                 await self._registry.start()
                 await self._apply()
-                wait_s = _PERIOD_S
+                wait_s, trouble = _PERIOD_S, ""
             except BrokerError as error:
-                _log.warning("the topology is not applied: %s", error)
-                wait_s = _RETRY_S
+                if trouble != str(error):
+                    _log.warning("the topology is not applied: %s", error)
+                wait_s, trouble = _RETRY_S, str(error)

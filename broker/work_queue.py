@@ -20,10 +20,10 @@ _log = logging.getLogger("inferflux.broker.work_queue")
 MAX_INLINE_BYTES = 256 * 1024
 _CACHE_S = 0.25
 _SUBMIT_S = 10.0
+_HAND_BACK_S = 10.0
 _RETRY_S = 0.05
 _CONSUMER_NOT_FOUND = 10014
 _NO_MESSAGE = 10057  # STREAM.MSG.DELETE of one that is gone
-_CAP_REACHED = 10077
 
 
 class QueueDepth(NamedTuple):
@@ -52,8 +52,9 @@ class WorkQueue:
     async def submit(self, request: GenerateRequest) -> int:
         """Queue a request; returns its stream sequence. Submitting the same submission again is harmless.
 
-        Raises ServingError: QUEUE_FULL when refused for sure, BROKER_UNAVAILABLE when the outcome is unknown after
-        ten seconds: it may run then, so the caller ends its journal. INTERNAL when a requeue reuses its number.
+        Raises ServingError: QUEUE_FULL when refused for sure, BROKER_UNAVAILABLE when there is no room, or when the
+        outcome is unknown after ten seconds: it may run then, so the caller ends its journal. INTERNAL when a requeue
+        reuses its number.
         """
         try:
             return await self._submit(request)
@@ -123,11 +124,21 @@ class WorkQueue:
     async def hand_back(self, ack_subject: str) -> None:
         """Give a dead worker's delivery to another one. Safe when it lives: its next conditional write is refused.
 
-        Raises ValueError for what is not an ack subject of the request stream: it came from a journal.
+        Retried until the queue confirms it or ten seconds are over; its lease runs out in any case. Raises ValueError
+        for what is not an ack subject of the request stream: it came from a journal.
         """
         if not is_request_ack(ack_subject):
             raise ValueError(f"not an ack subject of {STREAM_REQUESTS}: {ack_subject!r}")
-        await self._connection.publish(ack_subject, b"-NAK")
+        deadline = time.monotonic() + _HAND_BACK_S
+        while time.monotonic() < deadline:
+            try:
+                await self._connection.request(ack_subject, b"-NAK", 1.0)
+                return
+            except (NoResponders, BrokerTimeout) as error:  # no leader just now
+                failure = error
+            await asyncio.sleep(_RETRY_S)
+            await self._connection.wait_connected(max(0.0, deadline - time.monotonic()))
+        _log.warning("a delivery was not handed back: %s", failure)
 
     async def _submit(self, request: GenerateRequest) -> int:
         payload = encode_request(request)
@@ -176,13 +187,12 @@ class WorkQueue:
 
 
 def _full(error: StreamFull) -> ServingError:
-    if error.err_code == _CAP_REACHED:
+    if error.is_cap_of_subject:
         return ServingError(ErrorCode.QUEUE_FULL, "the queue of this model is full", retryable=True)
     return _unavailable(error)
 
 
 def _unavailable(error: BrokerError) -> ServingError:
     _log.warning("broker: %s", error)
-    return ServingError(
-        ErrorCode.BROKER_UNAVAILABLE, "the request queue cannot be reached just now", retryable=True, retry_after_s=5
-    )
+    reason = "has no room left" if isinstance(error, StreamFull) else "cannot be reached just now"
+    return ServingError(ErrorCode.BROKER_UNAVAILABLE, f"the request queue {reason}", retryable=True, retry_after_s=5)

@@ -78,10 +78,17 @@ class WorkerControl:
             return True
         return True
 
+    async def answers(self, worker_id: str, timeout_s: float = 1.0) -> bool:
+        """Whether the worker says that it lives."""
+        return await self._ask(worker_id, PING, timeout_s)
+
     async def drain(self, worker_id: str, timeout_s: float = 1.0) -> bool:
         """Ask a worker to drain; False when it does not answer."""
+        return await self._ask(worker_id, DRAIN, timeout_s)
+
+    async def _ask(self, worker_id: str, what: bytes, timeout_s: float) -> bool:
         try:
-            await self._connection.request(worker_control_subject(worker_id), DRAIN, timeout_s)
+            await self._connection.request(worker_control_subject(worker_id), what, timeout_s)
         except (NoResponders, BrokerTimeout):
             return False
         return True

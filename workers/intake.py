@@ -10,7 +10,7 @@ from collections import deque
 
 from broker.claims import Claim, ClaimOutcome
 from broker.connection import Connection
-from broker.errors import BlobMissing, BrokerError
+from broker.errors import BlobMissing, BrokerError, StreamFull
 from broker.lease import Lease
 from broker.pull import PullLoop
 from broker.transitions import Transitions
@@ -32,6 +32,8 @@ log = logging.getLogger("inferflux.worker")
 TICK_S = 0.25
 # While the broker is away finished requests wait to be settled; beyond this many, nothing more is taken.
 MAX_SETTLING = 256
+# A request that cannot be claimed, since the broker's storage is full, is tried again after this.
+NO_ROOM_DELAY_S = 1.0
 
 
 class Intake:
@@ -188,6 +190,9 @@ class Intake:
         self._sessions[session.run_id] = session
         try:
             await session.run()
+        except StreamFull as error:
+            log.warning("no room to claim a request: %s", error, extra={"request": session.request.request_id})
+            await lease.nak(NO_ROOM_DELAY_S)
         except BrokerError as error:
             # The lease is left alone: unless somebody else claims the request, it is delivered again.
             log.warning("gave up on a request: %s", error, extra={"request": session.request.request_id})

@@ -15,6 +15,7 @@ from ops.logs import configure
 from ops.serving.broker import broker_config
 from ops.serving.plan import model_card
 from ops.settings.loader import load
+from ops.settings.settings import NatsSettings
 from schemas.control import ModelCard
 
 Visit = Callable[[Topology, Registry, list[ModelCard]], Awaitable[list[Change]]]
@@ -29,9 +30,13 @@ async def visit_broker(params: Mapping[str, Any], visit: Visit) -> list[Change]:
         connection = await Connection.open(broker_config(settings, Role.TOPOLOGY, "inferflux-topology"))
         registry = Registry(connection)
         try:
-            return await visit(Topology(connection, replicas=settings.nats.replicas), registry, cards)
+            return await visit(_topology(connection, settings.nats), registry, cards)
         finally:
             await registry.close()
             await connection.close()
     except BrokerError as error:
         raise CannotStart(str(error)) from None
+
+
+def _topology(connection: Connection, nats: NatsSettings) -> Topology:
+    return Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)

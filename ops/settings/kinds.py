@@ -109,11 +109,11 @@ def nats_url() -> Kind[str]:
 
     def read(value: Any) -> str:
         url = _read_text(value)
-        if not url.startswith(schemes) or any(char.isspace() for char in url):
+        if any(char.isspace() for char in url) or not all(part.startswith(schemes) for part in url.split(",")):
             raise BadValue
         return url
 
-    return Kind("URL", "a URL such as nats://host:4222", read)
+    return Kind("URL", "a URL such as nats://host:4222, or several with commas between them", read)
 
 
 def _read_text(value: Any) -> str:

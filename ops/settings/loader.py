@@ -98,6 +98,7 @@ def _nats(values: Values) -> NatsSettings:
         is_port_given=values.is_given(table.NATS_PORT),
         embedded=embedded and url is None,
         replicas=values.get(table.NATS_REPLICAS),
+        max_file_bytes=values.get(table.NATS_MAX_FILE),
         credentials=values.get(table.NATS_CREDENTIALS),
     )
 

@@ -32,6 +32,7 @@ class NatsSettings:
     is_port_given: bool
     embedded: bool
     replicas: int
+    max_file_bytes: int | None
     credentials: Path | None
 
 

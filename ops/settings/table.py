@@ -40,13 +40,17 @@ UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "igno
 
 # NATS
 NATS_URL = Setting("nats.url", optional(nats_url()), None,
-    "An external NATS; without it `up` runs its own.", "--nats-url", "INFERFLUX_NATS_URL")
+    "An external NATS, all servers of a cluster with commas between them; without it `up` runs its own.",
+    "--nats-url", "INFERFLUX_NATS_URL")
 NATS_PORT = Setting("nats.port", integer(0, 65535), 4222,
     "Port of the embedded nats-server; 0 takes a free one, and the default moves on when it is taken.", "--nats-port")
 NATS_EMBEDDED = Setting("nats.embedded", boolean(), True,
     "Whether `up` may run its own nats-server when no URL is given.")
 NATS_REPLICAS = Setting("nats.replicas", integer(1, 5), 1,
     "Copies of every stream: 1 on one server, 3 on a cluster.")
+NATS_MAX_FILE = Setting("nats.max_file_bytes", optional(size_bytes(512 * 2**20, 2**50)), None,
+    "Disk that one nats-server may fill with streams; about half of it holds journals. Without it the embedded server "
+    "takes what is free, less a GiB; of an external one it is taken to be the account's limit, else 8 GiB.")
 NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
     "Folder of role files, or one file (also .creds), for an external NATS.", "--nats-credentials")
 

@@ -20,8 +20,10 @@ RETRY_S = 1.0
 class BrokerService:
     """Owns the server. `on_restart` is told of each new process, which keeps its port and its data."""
 
-    def __init__(self, data_dir: Path, port: int | None, *, on_restart: Callable[[], None]) -> None:
-        self.server = EmbeddedServer(data_dir, port)
+    def __init__(
+        self, data_dir: Path, port: int | None, *, max_file_bytes: int | None, on_restart: Callable[[], None]
+    ) -> None:
+        self.server = EmbeddedServer(data_dir, port, max_file_bytes=max_file_bytes)
         self._on_restart = on_restart
         self._watching: asyncio.Task[None] | None = None
 
@@ -55,7 +57,7 @@ class BrokerService:
                 try:
                     await self.server.start()
                     break
-                except BrokerError as error:
+                except (BrokerError, OSError) as error:
                     log.error("%s; next try in %.0f s", error, RETRY_S)
                     await asyncio.sleep(RETRY_S)
             self._on_restart()

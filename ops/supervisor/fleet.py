@@ -12,6 +12,7 @@ from broker.specs import ACK_WAIT_S
 from broker.topology import Topology
 from broker.topology_keeper import TopologyKeeper
 from ops.serving.topology import register
+from ops.settings.settings import NatsSettings
 from schemas.control import ModelCard
 
 log = logging.getLogger("inferflux.up")
@@ -31,11 +32,12 @@ class Fleet:
 
     @classmethod
     async def open(
-        cls, config: BrokerConfig, cards: Sequence[ModelCard], *, replicas: int, is_ours_alone: bool
+        cls, config: BrokerConfig, cards: Sequence[ModelCard], nats: NatsSettings, *, is_ours_alone: bool
     ) -> "Fleet":
         """Connect, apply the topology, register the models, keep both so. Raises BrokerError."""
         connection = await Connection.open(config)
-        topology, registry = Topology(connection, replicas=replicas), Registry(connection)
+        topology = Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)
+        registry = Registry(connection)
         fleet = cls(connection, registry, TopologyKeeper(topology, registry))
         try:
             changes = await register(topology, registry, cards, is_ours_alone=is_ours_alone)

@@ -1,5 +1,6 @@
 """The log output of `up`: what its processes say, each line with the name of who said it."""
 
+import contextlib
 from typing import TextIO
 
 import orjson
@@ -19,5 +20,6 @@ class Output:
             text = line
         else:
             text = orjson.dumps({"event": line, "process": name}).decode()
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        with contextlib.suppress(OSError):  # a full disk must not end what goes on without its log
+            self._stream.write(f"{text}\n")
+            self._stream.flush()

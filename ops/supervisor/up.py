@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from broker.connection import BrokerConfig
+from broker.connection import BrokerConfig, bare_url
 from broker.errors import BrokerError
 from broker.roles import Role
 from ops.errors import CannotStart
@@ -86,7 +86,7 @@ class Up:
         self._fleet = await Fleet.open(
             BrokerConfig(self._broker_url, Role.TOPOLOGY, "inferflux-up", credentials),
             [model.card() for model in self._plan],
-            replicas=settings.nats.replicas,
+            settings.nats,
             is_ours_alone=self._broker is not None,
         )
         self._make_services(LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags))
@@ -103,7 +103,9 @@ class Up:
         if not nats.embedded:
             raise CannotStart("nats.embedded is false and nats.url is not set: there is no broker")
         port = choose_nats_port(nats)
-        self._broker = BrokerService(self._settings.data_dir, port, on_restart=self._write_running)
+        self._broker = BrokerService(
+            self._settings.data_dir, port, max_file_bytes=nats.max_file_bytes, on_restart=self._write_running
+        )
         self._broker_url = await self._broker.start()
         return self._broker.server.credentials
 
@@ -141,7 +143,10 @@ class Up:
     def _say_ready(self) -> None:
         workers = [worker.facts for worker in self._workers if worker.facts is not None]
         key = shown_key(self._settings)
-        print(ready_block(edge_url=self._edge_url(), key=key, broker_url=self._broker_url, workers=workers), flush=True)
+        print(
+            ready_block(edge_url=self._edge_url(), key=key, broker_url=bare_url(self._broker_url), workers=workers),
+            flush=True,
+        )
 
     def _edge_url(self) -> str | None:
         return self._edge.facts["url"] if self._edge is not None and self._edge.facts is not None else None
@@ -154,9 +159,12 @@ class Up:
         edge_url = self._edge_url()
         edge = RunningProcess(self._edge.pid, edge_url) if self._edge is not None and edge_url is not None else None
         workers = tuple(_running_worker(service) for service in self._workers if service.facts is not None)
-        write_run_file(
-            self._settings.data_dir, Running(RunningProcess(broker_pid, self._broker_url), edge=edge, workers=workers)
-        )
+        nats = RunningProcess(broker_pid, bare_url(self._broker_url))
+        running = Running(nats, edge=edge, workers=workers)
+        try:
+            write_run_file(self._settings.data_dir, running)
+        except OSError as error:
+            log.error("run.json is out of date: %s", error.strerror)
 
     async def _drain(self) -> None:
         if self._edge is not None:

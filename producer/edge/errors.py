@@ -20,6 +20,9 @@ _NEVER_RETRY = frozenset(
     }
 )
 _MAX_MESSAGE = 1000
+_BROKER_BACK_S = 2.0
+# Reason of the end that a call gets whose submission has an unknown outcome.
+NOT_SUBMITTED = "not_submitted"
 # Of a stream, and of an answer that was interrupted: where to read on.
 RESUME = "x-inferflux-resume"
 
@@ -82,12 +85,20 @@ def error_of(event: Failed | Cancelled) -> ServingError:
     if isinstance(event, Cancelled):
         if event.reason == PURGED:
             return ServingError(ErrorCode.JOURNAL_EXPIRED, "The journal was dropped: another reader had its end.")
+        if event.reason == NOT_SUBMITTED:
+            return not_submitted()
         return ServingError(ErrorCode.CANCELLED, "The request was cancelled.")
     try:
         code = ErrorCode(event.code)
     except ValueError:
         code = ErrorCode.INTERNAL
     return ServingError(code, event.message, param=event.param, retryable=event.retryable)
+
+
+def not_submitted() -> ServingError:
+    return ServingError(
+        ErrorCode.BROKER_UNAVAILABLE, "The request was not submitted.", retryable=True, retry_after_s=_BROKER_BACK_S
+    )
 
 
 def invalid(message: str, param: str | None = None) -> ServingError:

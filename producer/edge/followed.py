@@ -12,7 +12,8 @@ from schemas.codec import CodecError, decode_event
 from schemas.events import Accepted, Cancelled, Event, Progress, Started
 from schemas.fold import Fold
 
-_GIVE_UP_S = 2.0
+# As long as a submission: a cluster that elects a leader takes 5 to 8 s.
+_GIVE_UP_S = 10.0
 
 
 class FollowedView:

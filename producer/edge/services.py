@@ -117,7 +117,7 @@ async def open_services(
     async with contextlib.AsyncExitStack() as stack:
         connection = await Connection.open(broker_config)
         stack.push_async_callback(connection.drain)
-        registry = Registry(connection)
+        registry = Registry(connection, answers=WorkerControl(connection).answers)
         await registry.start()
         stack.push_async_callback(registry.close)
         hub = JournalHub(connection, config.edge_id)

@@ -14,6 +14,7 @@ from broker.work_queue import WorkQueue
 from producer.edge.admission import Admission
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part, Superseded
+from producer.edge.errors import NOT_SUBMITTED, not_submitted
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.rates import ServiceRates
 from producer.edge.shapes import Header
@@ -23,8 +24,6 @@ from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, GenerateRequest
 
 _log = structlog.stdlib.get_logger("inferflux.edge.submitter")
-
-_BROKER_BACK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ class Submitter:
         call.retired = True
         for part in call.parts:
             if part.is_sent:
-                self._lifecycle.end_part(part, Cancelled("not_submitted"))
+                self._lifecycle.end_part(part, Cancelled(NOT_SUBMITTED))
             elif part.is_accepted:
                 self._background.spawn(self._lifecycle.forget(part), f"purge {part.request_id}")
         call.close()
@@ -173,11 +172,7 @@ def _accepted(call: Call, request: GenerateRequest, index: int) -> Accepted:
 
 
 def _unavailable(error: BaseException) -> ServingError:
-    return ServingError(
-        ErrorCode.BROKER_UNAVAILABLE,
-        f"The message broker did not take the request: {error}"
-        if isinstance(error, BrokerError)
-        else "The request was not submitted.",
-        retryable=True,
-        retry_after_s=_BROKER_BACK_S,
-    )
+    refusal = not_submitted()
+    if isinstance(error, BrokerError):
+        refusal.message = f"The message broker did not take the request: {error}"
+    return refusal

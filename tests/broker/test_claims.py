@@ -418,3 +418,89 @@ async def test_ids_that_are_no_subject_tokens_are_refused(broker: Broker) -> Non
     lease = await take_lease(broker.worker)
     with pytest.raises(ValueError):
         Claim(broker.worker, RequestRef("e1", "r.>"), lease, worker_id="w1", fingerprint="f")
+
+
+async def _fill_the_journal(broker: Broker) -> None:
+    """Write more than the stream holds, so that it drops all that was there: a full one drops its oldest records."""
+    name = f"STREAM.INFO.{STREAM_TOKENS}"
+    config = (await broker.topology.api(name))["config"]
+    await broker.topology.api(f"STREAM.UPDATE.{STREAM_TOKENS}", {**config, "max_bytes": 64 * 1024})
+    before = (await broker.topology.api(name))["state"]["last_seq"]
+    while (await broker.topology.api(name))["state"]["first_seq"] <= before:
+        await broker.edge.publish_acked("inferflux.tok.e2.other.head", bytes(16 * 1024))
+
+
+async def test_a_run_whose_journal_is_dropped_writes_it_again_and_goes_on(broker: Broker) -> None:
+    hub = JournalHub(broker.edge, "e1")
+    await hub.start()
+    view = hub.open("r1")
+    await _submit(broker)
+    claim = await _claim(broker)
+    await claim.acquire()
+    await claim.delta([1, 2], ["a", "b"])
+    assert await claim.checkpoint()
+    await _fill_the_journal(broker)
+    assert await _journal(broker) == []
+    await claim.delta([3], ["c"])
+    assert await claim.checkpoint()
+    assert (await _folded(broker)).text() == "abc"
+    await _fill_the_journal(broker)
+    assert await claim.finish(FinishReason.STOP, _USAGE, [4], ["d"])
+    while view.fold.terminal is None:
+        assert await view.changed(view.fold.length, 10)
+    assert (view.fold.token_ids, view.fold.text()) == ([1, 2, 3, 4], "abcd")
+    assert sum(isinstance(event, Finished) for event in await _journal(broker)) == 1
+    assert await _num_queued(broker) == 0
+    await hub.close()
+
+
+async def test_what_was_written_again_is_continued_by_another_worker(broker: Broker) -> None:
+    await _submit(broker)
+    dead = await _claim(broker)
+    await dead.acquire()
+    await dead.delta([1, 2], ["a", "b"])
+    assert await dead.checkpoint()
+    await _fill_the_journal(broker)
+    assert await dead.checkpoint()
+    claim = await _next_claim(broker, dead)
+    assert await claim.acquire() is ClaimOutcome.CONTINUE
+    assert claim.token_ids == [1, 2]
+    assert not await dead.checkpoint()
+
+
+async def test_a_journal_longer_than_a_delta_is_written_again_in_pieces(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.claims._MAX_DELTA_TOKENS", 2)
+    await _submit(broker)
+    claim = await _claim(broker)
+    await claim.acquire()
+    await claim.delta(range(5), list("abcde"))
+    assert await claim.checkpoint()
+    await _fill_the_journal(broker)
+    assert await claim.release()
+    assert (await _folded(broker)).text() == "abcde"
+
+
+async def test_a_dropped_journal_that_another_one_began_again_fences(broker: Broker) -> None:
+    await _submit(broker)
+    first = await _claim(broker)
+    await first.acquire()
+    await _fill_the_journal(broker)
+    second = await _next_claim(broker, first)
+    assert await second.acquire() is ClaimOutcome.FRESH
+    assert not await first.checkpoint()
+    assert await second.checkpoint()
+
+
+async def test_who_stood_still_does_not_write_a_dropped_journal_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _submit(broker)
+    claim = await _claim(broker)
+    await claim.acquire()
+    await _fill_the_journal(broker)
+    monkeypatch.setattr(claim._lease, "_renewed_at", claim._lease.delivered_at - 60)
+    assert not await claim.checkpoint()
+    assert await _journal(broker) == []
+    assert await _num_queued(broker) == 1

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,27 @@ async def test_it_hands_over_new_records_of_its_filter_in_order(broker: Broker) 
     await log.until(lambda payloads: len(payloads) == 500)
     assert log.payloads == [b"%d" % number for number in range(500)]
     assert reader.resets == 0
+    await reader.close()
+
+
+async def test_a_replica_that_lags_brings_nothing_twice(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _Log()
+    reader = _reader(broker.edge, log, StartAt.new())
+    await reader.start()
+    for number in range(5):
+        await broker.worker.publish_acked(_EV, b"%d" % number)
+    await log.until(lambda payloads: len(payloads) == 5)
+    real = reader._config
+
+    # A server whose copy of the stream ends before the wanted start begins at that end.
+    def config(name: str, inbox: str) -> dict[str, Any]:
+        return {**real(name, inbox), "opt_start_seq": 3}
+
+    monkeypatch.setattr(reader, "_config", config)
+    await broker.server.restart()
+    await broker.worker.publish_acked(_EV, b"5")
+    await log.until(lambda payloads: payloads[-1] == b"5")
+    assert log.payloads == [b"%d" % number for number in range(6)]
     await reader.close()
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from broker.registry import Presence, Registry
 from broker.roles import Role
+from broker.worker_control import WorkerControl, serve_control
 from schemas.control import ModelCard, ServedModel, WorkerAdvert
 from tests.conftest import Broker
 from tests.support.waiting import until
@@ -153,6 +154,35 @@ async def test_a_worker_whose_expiry_was_missed_is_dropped(broker: Broker, monke
     await _until(registry, lambda: "w1" in registry.workers)
     await _until(registry, lambda: "w1" not in registry.workers)
     await registry.close()
+
+
+async def test_a_worker_that_answers_is_there_though_its_entry_is_gone(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.registry._STALE_S", 0.2)
+    monkeypatch.setattr("broker.registry._SWEEP_S", 0.05)
+    control, answered = WorkerControl(broker.edge), asyncio.Queue[bool]()
+
+    async def answers(worker_id: str) -> bool:
+        answer = await control.answers(worker_id)
+        answered.put_nowait(answer)
+        return answer
+
+    registry = Registry(broker.edge, answers=answers)
+    await registry.start()
+    listening = await serve_control(broker.worker, "w1", _never)
+    await broker.worker.publish_acked("$KV.workers.w1", _advert("w1").model_dump_json().encode())
+    await broker.topology.api("STREAM.PURGE.KV_workers")
+    for _ in range(3):
+        assert await answered.get()
+        assert "w1" in registry.workers
+    await listening.close()
+    await _until(registry, lambda: "w1" not in registry.workers)
+    await registry.close()
+
+
+async def _never() -> None:
+    raise AssertionError("nobody asked it to drain")
 
 
 async def test_what_is_no_document_is_ignored(broker: Broker) -> None:

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from broker.connection import Connection
-from broker.errors import StreamMissing
+from broker.errors import BrokerUnsuitable, StreamMissing
 from broker.registry import Registry
 from broker.roles import Role
 from broker.specs import MAX_BUDGET_BYTES, MIN_BUDGET_BYTES, disk_budget, request_cap, stream_specs
@@ -74,6 +74,35 @@ async def test_the_cap_follows_the_fleet_up_but_never_drops_what_was_accepted(na
     assert await _cap(connection) == 75
 
 
+async def test_less_disk_never_drops_what_was_accepted(nats_server: NatsServer) -> None:
+    connection = await nats_server.connect(Role.TOPOLOGY)
+    edge = await nats_server.connect(Role.EDGE)
+    await Topology(connection, max_file_bytes=1 << 30).apply([_card("echo")], 200)
+    for number in range(100):
+        await edge.publish_acked("inferflux.req.echo.low.0", bytes(1 << 20))
+        if number < 10:
+            await edge.publish_acked("inferflux.tok.e1.r1.head", bytes(1 << 20))
+    smaller = Topology(connection, max_file_bytes=512 << 20)
+    changes = {change.name: change.fields for change in await smaller.apply([_card("echo")], 200)}
+    assert STREAM_REQUESTS not in changes
+    assert changes[STREAM_TOKENS] == ("max_bytes",)
+    state = (await connection.api(f"STREAM.INFO.{STREAM_REQUESTS}"))["state"]
+    assert (state["messages"], state["first_seq"]) == (100, 1)
+    await connection.api(f"STREAM.PURGE.{STREAM_REQUESTS}")
+    assert STREAM_REQUESTS in {change.name for change in await smaller.apply([_card("echo")], 200)}
+
+
+async def test_servers_without_the_room_or_the_copies_are_unsuitable(nats_server: NatsServer) -> None:
+    connection = await nats_server.connect(Role.TOPOLOGY)
+    with pytest.raises(BrokerUnsuitable, match=r"nats\.replicas above 1 needs a cluster"):
+        await Topology(connection, replicas=3).apply([_card("echo")], 4)
+    big = {"name": "BIG", "subjects": ["big"], "storage": "file"}
+    free = (await connection.api("INFO"))["limits"]["max_storage"]
+    await connection.api("STREAM.CREATE.BIG", {**big, "max_bytes": free - (1 << 20)})
+    with pytest.raises(BrokerUnsuitable, match=r"nats\.max_file_bytes is more than the servers have"):
+        await Topology(connection).apply([_card("echo")], 4)
+
+
 async def test_streams_alone_are_applied_without_touching_the_cap(nats_server: NatsServer) -> None:
     topology = Topology(await nats_server.connect(Role.TOPOLOGY))
     await topology.apply([_card("echo")], 4)
@@ -135,6 +164,7 @@ def test_the_budget_is_a_power_of_two_within_bounds() -> None:
     assert disk_budget(9 << 30) == 8 << 30
     assert disk_budget(1) == MIN_BUDGET_BYTES
     assert disk_budget(-1) == 8 << 30
+    assert disk_budget(-1, 20 << 30) == disk_budget(40 << 30, 20 << 30) == disk_budget(20 << 30, 40 << 30) == 16 << 30
 
 
 def test_all_streams_fit_into_the_budget() -> None:

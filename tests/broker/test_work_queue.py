@@ -58,6 +58,19 @@ async def test_a_full_queue_is_said_so_at_once(broker: Broker) -> None:
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize("stream", [STREAM_REQUESTS, STREAM_BLOBS])
+async def test_a_full_disk_is_no_full_queue(broker: Broker, stream: str) -> None:
+    config = (await broker.topology.api(f"STREAM.INFO.{stream}"))["config"]
+    await broker.topology.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 1 << 18})
+    queue = WorkQueue(broker.edge)
+    with pytest.raises(ServingError, match="no room left") as caught:
+        for number in range(10):
+            body = "x" * (100_000 if stream == STREAM_REQUESTS else 500_000)
+            await queue.submit(make_request(f"r{number}", prompt=TextPrompt(body)))
+    assert caught.value.code is ErrorCode.BROKER_UNAVAILABLE
+    assert caught.value.retry_after_s is not None
+
+
 async def test_a_submission_waits_out_a_restart_of_the_broker(broker: Broker) -> None:
     await broker.server.kill()
     submitting = asyncio.create_task(WorkQueue(broker.edge).submit(make_request()))

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from producer.edge.errors import dumps, error_headers, error_object, error_of, error_response
+from producer.edge.errors import NOT_SUBMITTED, dumps, error_headers, error_object, error_of, error_response
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Cancelled, Failed
 
@@ -50,3 +50,9 @@ def test_a_journals_end_becomes_the_failure_it_names() -> None:
     )
     assert error_of(Failed("r", "from the future", "?", True)).code is ErrorCode.INTERNAL
     assert error_of(Cancelled("asked")).code is ErrorCode.CANCELLED
+
+
+def test_who_joined_a_call_that_was_never_submitted_may_try_again() -> None:
+    error = error_of(Cancelled(NOT_SUBMITTED))
+    assert (error.code, error.retryable) == (ErrorCode.BROKER_UNAVAILABLE, True)
+    assert "retry-after" in error_headers(error)

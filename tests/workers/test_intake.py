@@ -9,7 +9,15 @@ import pytest
 from broker.claims import Claim
 from broker.lease import Lease
 from broker.records import Record, get_record, read_records
-from broker.subjects import STREAM_DLQ, STREAM_TOKENS, cancel_subject, journal, request_subject
+from broker.subjects import (
+    STREAM_DLQ,
+    STREAM_REQUESTS,
+    STREAM_TOKENS,
+    cancel_subject,
+    consumer_name,
+    journal,
+    request_subject,
+)
 from broker.transitions import Transitions
 from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
@@ -316,3 +324,31 @@ async def test_a_worker_that_can_no_longer_pass_tokens_on_says_so(
         await edge.submit(edge.request())
         await until(lambda: worker.trouble is not None)
         assert "dispatch" in (worker.trouble or "")
+
+
+async def test_what_cannot_be_claimed_for_want_of_room_goes_back_to_the_queue(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.intake.NO_ROOM_DELAY_S", 0.05)
+    expected = await undisturbed(edge)
+    consumer = f"INFERFLUX_REQUESTS.{consumer_name('echo', PriorityClass.NORMAL)}"
+    info = await broker.topology.api(f"CONSUMER.INFO.{consumer}")
+    # Else the lease could run out by itself, later.
+    patient = {"stream_name": STREAM_REQUESTS, "config": {**info["config"], "ack_wait": 3600 * 10**9}}
+    await broker.topology.api(f"CONSUMER.CREATE.{consumer}.{info['config']['filter_subject']}", patient)
+    view = await edge.submit(edge.request())
+    stream = await broker.topology.api(f"STREAM.INFO.{STREAM_TOKENS}")
+    full = {**stream["config"], "discard": "new", "max_bytes": stream["state"]["bytes"]}
+    await broker.topology.api(f"STREAM.UPDATE.{STREAM_TOKENS}", full)
+    before = info["delivered"]["consumer_seq"]
+
+    async def was_delivered_thrice() -> bool:
+        now = await broker.topology.api(f"CONSUMER.INFO.{consumer}")
+        return bool(now["delivered"]["consumer_seq"] >= before + 3)
+
+    async with intake(broker) as worker:
+        await until(was_delivered_thrice)
+        await broker.topology.api(f"STREAM.UPDATE.{STREAM_TOKENS}", stream["config"])
+        assert await end_of(view) == expected
+        await edge.queue_is_empty()
+        assert worker.credit == worker.slots

@@ -1,5 +1,6 @@
 """Lock, run file, ports, output: the pieces `up` is made of."""
 
+import errno
 import io
 import json
 import os
@@ -101,6 +102,14 @@ def test_json_output_stays_json_line_by_line() -> None:
         {"event": "x"},
         {"event": "Traceback: not JSON", "process": "edge"},
     ]
+
+
+def test_output_that_cannot_be_written_ends_nothing() -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    Output(Full(), form="console").write("edge", "hello")
 
 
 def test_the_ready_block_sums_slots_and_shows_no_secret() -> None:
