@@ -305,8 +305,8 @@ class Claim:
 
     async def _restore_tokens(self, deadline: float) -> None:
         """Write again what was confirmed. What was not comes with the next checkpoint."""
-        for start in range(0, self.confirmed, _MAX_DELTA_TOKENS):
-            end = min(self.confirmed, start + _MAX_DELTA_TOKENS)
+        for start in range(0, self.confirmed, MAX_DELTA_TOKENS):
+            end = min(self.confirmed, start + MAX_DELTA_TOKENS)
             event = Delta(self.run, start, self.token_ids[start:end], self.pieces[start:end])
             if not await self._write(self._subjects.ev, event, deadline - time.monotonic()):
                 return
