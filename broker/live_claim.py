@@ -81,6 +81,9 @@ class LiveClaim(Claim):
     async def _store_end(self, bare: Finished) -> bool:
         return await self._pass_on_all() and await self._write(self._subjects.ev, bare, END_S)
 
+    async def _restore_tokens(self, deadline: float) -> None:
+        await self._tell_progress(deadline - time.monotonic())
+
     async def _tell_progress(self, give_up_s: float) -> bool:
         return await self._write(self._subjects.ev, Advanced(self.run, len(self.token_ids)), give_up_s)
 
