@@ -18,6 +18,7 @@ from producer.edge.directives import Directives, read_directives
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
 from producer.edge.reader import Reader
+from producer.edge.requeue import submit_what_is_not_begun
 from producer.edge.services import Services
 from producer.edge.submitter import Order, body_hash
 from producer.edge.translate import Limits
@@ -89,8 +90,16 @@ async def _join(request: Request, services: Services, asked: Asked) -> Call | No
     if key is None:
         return None
     found = await services.joining.join(identity_of(request), key, asked.body_hash)
-    context_of(request).request_id = found.request_id if isinstance(found, Call) else found
-    return found if isinstance(found, Call) else None
+    if not isinstance(found, Call):
+        context_of(request).request_id = found
+        return None
+    context_of(request).request_id = found.request_id
+    try:
+        await submit_what_is_not_begun(found, asked.plan, services.queue)
+    except BaseException:
+        services.lifecycle.detach(found, left=False)
+        raise
+    return found
 
 
 async def _submit(request: Request, services: Services, asked: Asked) -> Call:

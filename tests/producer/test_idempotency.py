@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from broker.records import read_records
+from broker.subjects import STREAM_TOKENS, journal
+from producer.edge.ids import derive_request_id
+from schemas.codec import decode_event, encode_event
 from schemas.errors import ErrorCode, ServingError
+from schemas.events import Accepted
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, OTHER_KEY, Edge, chat, running_edge, until_served
 from tests.producer.scripted_worker import Run, ScriptedWorker
@@ -117,6 +122,27 @@ async def test_one_key_at_two_edges_at_the_same_moment_runs_once(
             )
             assert {answer.json()["choices"][0]["message"]["content"] for answer in answers} == {"a b"}
             assert len(worker.runs) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_whose_edge_died_before_it_was_queued_is_queued_by_who_joins_it(
+    edge: Edge, worker: ScriptedWorker, broker: Broker, stream: bool
+) -> None:
+    """All that the dead edge left is the head of a journal."""
+    body = chat("a b", stream=stream)
+    await edge.post(body, Idempotency_Key="like this")
+    heads = await read_records(broker.edge, STREAM_TOKENS, "inferflux.tok.*.*.head", is_complete=bool)
+    head = decode_event(heads[0].payload)
+    assert isinstance(head, Accepted)
+    request_id = derive_request_id(head.owner, "k", 0)
+    orphan = head._replace(request_id=request_id, idempotency_key="k")
+    await broker.edge.publish_acked(journal("dead", request_id).head, encode_event(orphan))
+    answer = await edge.post(body, Idempotency_Key="k")
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] == request_id
+    text = text_of(events_of(answer.content)) if stream else answer.json()["choices"][0]["message"]["content"]
+    assert text == "a b"
+    await until_settled(broker)
 
 
 async def test_a_cancelled_execution_is_done_again(edge: Edge, worker: ScriptedWorker) -> None:
