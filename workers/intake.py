@@ -16,7 +16,7 @@ from broker.pull import PullLoop
 from broker.transitions import Transitions
 from schemas.codec import CodecError
 from schemas.control import ServedModel
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, ServingError
 from workers.config import WorkerConfig, WorkerModel
 from workers.engine.config import EngineConfig
 from workers.engine.engine import Engine
@@ -205,15 +205,18 @@ class Intake:
     async def _read(self, lease: Lease) -> Session | None:
         """The session of a delivery; None after refusing one that cannot be read."""
         try:
-            request = await lease.request()
-        except (CodecError, BlobMissing) as error:
-            log.error("unreadable request on %s: %s", lease.subject, error)
-            await self._refuse(lease, str(error))
-            return None
-        return Session(self._context(), lease, request)
+            return Session(self._context(), lease, await lease.request())
+        except CodecError as error:
+            refusal = ServingError(ErrorCode.INVALID_PARAMETER, f"the request cannot be read: {error}")
+        except BlobMissing as error:
+            # The broker had it whole and has lost it. Sent again, it comes with its body.
+            refusal = ServingError(ErrorCode.INTERNAL, f"the request's body is lost: {error}", retryable=True)
+        log.error("refused what came on %s: %s", lease.subject, refusal)
+        await self._refuse(lease, refusal)
+        return None
 
-    async def _refuse(self, lease: Lease, reason: str) -> None:
-        """End a request whose body is no request. Its headers say whose journal to tell, when they are there at all."""
+    async def _refuse(self, lease: Lease, error: ServingError) -> None:
+        """End a request without a body. Its headers say whose journal to tell, when they are there at all."""
         try:
             ref = lease.ref()
         except CodecError:
@@ -221,7 +224,7 @@ class Intake:
             return
         claim = Claim(self._connection, ref, lease, worker_id=self._config.worker_id, fingerprint="")
         if await claim.acquire() is not ClaimOutcome.SETTLED:
-            await claim.fail(ErrorCode.INVALID_PARAMETER, f"the request cannot be read: {reason}")
+            await claim.fail(error.code, error.message, retryable=error.retryable)
         else:
             await lease.ack()
 

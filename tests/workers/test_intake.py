@@ -19,6 +19,7 @@ from broker.subjects import (
     request_subject,
 )
 from broker.transitions import Transitions
+from broker.work_queue import MAX_INLINE_BYTES
 from schemas.codec import decode_event, encode_event
 from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
 from schemas.requests import ChatMessage, ChatPrompt, GenerateRequest, PriorityClass, SamplingParams
@@ -181,6 +182,18 @@ async def test_a_body_that_is_no_request_is_answered_also_after_deaths(broker: B
         await edge.queue_is_empty()
     await end_of(view)
     assert isinstance(view.fold.terminal, Failed)
+
+
+async def test_a_body_that_the_broker_has_lost_is_not_the_clients_mistake(broker: Broker, edge: EdgeSide) -> None:
+    request = edge.request("x" * MAX_INLINE_BYTES)
+    view = await edge.submit(request)
+    await edge.queue.release_body(request.request_id)
+    async with intake(broker):
+        await end_of(view)
+        await edge.queue_is_empty()
+    failed = view.fold.terminal
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retryable) == ("internal", True)  # sent again, it brings its body again
 
 
 async def test_a_body_that_names_nobody_is_taken_out_of_the_queue(broker: Broker, edge: EdgeSide) -> None:
