@@ -263,11 +263,13 @@ class Intake:
                 self._pull.wake()
 
     async def _tick(self) -> None:
-        """Checkpoints and lease renewals of all sessions."""
+        """Checkpoints, lease renewals and deadlines of all sessions."""
         while True:
             await asyncio.sleep(TICK_S)
             for session in list(self._sessions.values()):
-                if session.is_checkpoint_due:
+                if session.is_past_deadline:
+                    session.expire()
+                elif session.is_checkpoint_due:
                     self._keep(asyncio.create_task(session.save_now()))
             self.export_gauges()
 

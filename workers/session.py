@@ -47,6 +47,8 @@ RENEW_EVERY_S = 5.0
 UNFIT_DELAY_S = 1.0
 # A suspect that finds another one on probation asks again, here or elsewhere. Delayed deliveries come before new ones.
 SUSPECT_DELAY_S = 0.25
+# The edge ends a request at its deadline. Should that edge be gone, the worker does, later by what clocks may differ.
+DEADLINE_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class SessionContext:
 
 class Session:
     """Lives on the event loop, from delivery to settlement. Its owner calls `run` once, `take` with every emission of
-    the engine, `save_now` when `is_checkpoint_due`, and at most one of `cancel` and `hand_back`.
+    the engine, `save_now` when `is_checkpoint_due`, `expire` when `is_past_deadline`, and at most one of `cancel` and
+    `hand_back`.
 
     `occupies_slot` is false once the engine is done with it: settling with the broker needs no sequence.
     """
@@ -168,6 +171,16 @@ class Session:
         self._is_cancelled = True
         if self._can_save:
             self._settle(self._settle_cancelled())
+
+    @property
+    def is_past_deadline(self) -> bool:
+        """Whether the request ought to have been ended by its edge some time ago."""
+        return self._can_save and time.time() > self.request.deadline_ms / 1000 + DEADLINE_GRACE_S
+
+    def expire(self) -> None:
+        """End it in the edge's stead."""
+        self.leave()
+        self._settle(self._fail(ServingError(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed")))
 
     async def hand_back(self) -> None:
         """Give the request back unfinished, for another worker to continue (drain).
@@ -332,13 +345,13 @@ class Session:
             self._saved_at = time.monotonic()
         if not is_ours:
             self.leave()
-            if self._claim.has_ended:
-                await self._lease.ack()
             await self._lost()
         return is_ours
 
     async def _lost(self) -> None:
-        """The claim holds no longer."""
+        """The claim holds no longer. Behind an end that is stored nobody else needs the delivery."""
+        if self._claim.has_ended:
+            await self._lease.ack()
         await self._over("unheard" if self._claim.is_unheard else "fenced", tokens=len(self._claim.token_ids))
 
     @property

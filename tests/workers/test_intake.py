@@ -28,6 +28,7 @@ from tests.support.waiting import until
 from tests.workers.harness import EDGE, EdgeSide, edge_side, end_of, intake, tokens
 from workers.engine.engine import Engine
 from workers.engine.messages import Emission
+from workers.intake import Intake
 from workers.session import Session
 
 
@@ -75,6 +76,22 @@ async def test_a_cancellation_whose_message_was_lost_is_found_in_the_journal(bro
         await broker.edge.publish_acked(run, encode_event(Cancelled("client_gone")))
         await edge.queue_is_empty()
         assert worker.credit == worker.slots
+
+
+async def test_an_answer_that_comes_after_its_cancellation_leaves_the_queue_at_once(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliveries = []
+    take = Intake._take
+    monkeypatch.setattr(Intake, "_take", lambda self, lease: (deliveries.append(lease), take(self, lease))[1])
+    async with intake(broker) as worker:
+        request = edge.request(max_tokens=20)
+        view = await edge.submit(request)
+        await tokens(view, 1)
+        await broker.edge.publish_acked(journal(EDGE, request.request_id).run, encode_event(Cancelled("client_gone")))
+        await edge.queue_is_empty()
+        await until(lambda: worker.credit == worker.slots)
+    assert len(deliveries) == 1  # not left to its lease, and found ended by the next delivery
 
 
 async def test_a_cancel_message_without_a_record_ends_nothing(broker: Broker, edge: EdgeSide) -> None:
@@ -155,6 +172,38 @@ async def test_an_expired_request_is_never_started(
     assert isinstance(view.fold.terminal, Failed)
     assert view.fold.terminal.code == "deadline_exceeded"
     assert submitted == []
+
+
+async def test_a_deadline_holds_without_an_edge(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else ends it here: this edge side watches no deadlines, as one that is dead."""
+    monkeypatch.setattr("workers.session.DEADLINE_GRACE_S", 0.2)
+    async with intake(broker) as worker:
+        now = int(time.time() * 1000)
+        late = await edge.submit(edge.request(max_tokens=1000, deadline_ms=now + 300))
+        other = await edge.submit(edge.request())
+        await end_of(late)
+        assert isinstance(late.fold.terminal, Failed)
+        assert (late.fold.terminal.code, late.fold.terminal.run) == ("deadline_exceeded", late.fold.run)
+        assert 0 < late.fold.length < 1000
+        await end_of(other)
+        assert isinstance(other.fold.terminal, Finished)
+        await edge.queue_is_empty()
+        await until(lambda: worker.credit == worker.slots)
+
+
+async def test_a_deadline_passes_before_the_first_token_without_an_edge(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.session.DEADLINE_GRACE_S", 0.2)
+    async with intake(broker, source="echo:random?prefill_rate=100") as worker:
+        view = await edge.submit(edge.request("x" * 5000, deadline_ms=int(time.time() * 1000) + 300))
+        await end_of(view)
+        assert isinstance(view.fold.terminal, Failed)
+        assert view.fold.terminal.code == "deadline_exceeded"
+        await edge.queue_is_empty()
+        await until(lambda: worker.credit == worker.slots)
 
 
 async def test_a_body_that_is_no_request_fails_by_its_headers(broker: Broker, edge: EdgeSide) -> None:
