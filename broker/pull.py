@@ -134,6 +134,10 @@ class PullLoop:
         """After a reconnection the server has forgotten our pulls."""
         for token in list(self._pulls):
             self._end(token)
+        self.retry()
+
+    def retry(self) -> None:
+        """Ask the classes that failed again without a pause: what was missing may be there now."""
         for lane in self._lanes:
             lane.retry_at, lane.pause_s = 0.0, _RETRY_S
         self._wake.set()

@@ -119,6 +119,11 @@ class Intake:
         )
         await self._pull.start()
 
+    def retry(self) -> None:
+        """Its queue is there now."""
+        if self._pull is not None:
+            self._pull.retry()
+
     def served(self) -> ServedModel:
         assert self._opened is not None, "not open"
         facts, capabilities = self._opened

@@ -18,6 +18,7 @@ from workers.config import WorkerConfig, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
 from workers.probation import Probation
+from workers.registration import Registration
 
 log = logging.getLogger("inferflux.worker")
 
@@ -55,6 +56,8 @@ class _Worker:
         self._leave = asyncio.Event()
         self._is_draining = False
         self._presence = Presence(connection, self._advert)
+        model_ids = [intake.model_id for intake in self._intakes]
+        self._registration = Registration(connection, model_ids, self._registered)
 
     async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
         self._catch_signals()
@@ -78,6 +81,7 @@ class _Worker:
         for intake in self._intakes:
             await intake.pull()
         await self._presence.start()
+        self._registration.start()
         log.info("serving", extra={"worker": self._config.worker_id, "models": [served.id for served in self._served]})
 
     async def _watch(self) -> str | None:
@@ -97,6 +101,7 @@ class _Worker:
     async def _drain(self, trouble: str | None) -> None:
         self._is_draining = True
         await asyncio.gather(self._presence.withdraw(), *(intake.drain() for intake in self._intakes))
+        await self._registration.close()
         for intake in self._intakes:
             await intake.close(join_engine=trouble is None)
 
@@ -117,6 +122,11 @@ class _Worker:
     def _cancel(self, request_id: str) -> None:
         for intake in self._intakes:
             intake.cancel(request_id)
+
+    def _registered(self, model_id: str) -> None:
+        for intake in self._intakes:
+            if intake.model_id == model_id:
+                intake.retry()
 
     async def _reconnected(self) -> None:
         await asyncio.gather(*(intake.save_all() for intake in self._intakes))
