@@ -161,15 +161,16 @@ class Claim:
             failed = Failed(self.run, code.value, message, retryable, param)
             return await self._write(self._subjects.ev, failed, END_S) and await self._settle()
 
-    async def release(self, delay_s: float | None = None) -> bool:
+    async def release(self, delay_s: float | None = None, *, is_forgiven: bool = True) -> bool:
         """Store all tokens, say that the run is over, and give the request to another worker. False: fenced.
 
-        Raises BrokerUnavailable after ten seconds; the lease then runs out by itself.
+        Not `is_forgiven`: nothing is said, so that the claim counts among those that came to nothing. Raises
+        BrokerUnavailable after ten seconds; the lease then runs out by itself.
         """
         async with self._lock:
             if not await self._save_for_release():
                 return False
-            if not await self._write(self._subjects.run, Released(self.run), CHECKPOINT_S):
+            if is_forgiven and not await self._write(self._subjects.run, Released(self.run), CHECKPOINT_S):
                 return False
             self._is_settled = True
             await self._lease.nak(delay_s)

@@ -152,8 +152,10 @@ class Intake:
     async def drain(self) -> None:
         """Stop asking, hand all unfinished work back, wait until what is finished is settled."""
         self._is_draining = True
+        suspects = self._engine.in_flight if self.trouble is not None else frozenset()
         stopping = asyncio.create_task(self._pull.stop()) if self._pull is not None else None
-        await asyncio.gather(*(session.hand_back() for session in list(self._sessions.values())))
+        sessions = list(self._sessions.values())
+        await asyncio.gather(*(session.hand_back(is_forgiven=session.job not in suspects) for session in sessions))
         if stopping is not None:
             await stopping
         while serving := [task for task in self._tasks if task.get_name() == "serve"]:

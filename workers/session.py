@@ -88,6 +88,7 @@ class Session:
         self._is_claimed = False
         self._is_cancelled = False
         self._is_leaving = False
+        self._is_forgiven = True
         # While false, emissions are held: nothing is published before the claim is known to be ours (still).
         self._may_publish = False
         self._held: deque[Emission] = deque()
@@ -118,7 +119,7 @@ class Session:
             return
         outcome = await self._claim.acquire()
         if self._is_leaving and outcome in (ClaimOutcome.FRESH, ClaimOutcome.CONTINUE):
-            await self._claim.release()
+            await self._claim.release(is_forgiven=self._is_forgiven)
             await self._over("released", tokens=self._claim.confirmed)
         elif self._is_kept_out(outcome, self._claim.fold):
             self.leave()
@@ -182,19 +183,26 @@ class Session:
         self.leave()
         self._settle(self._fail(ServingError(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed")))
 
-    async def hand_back(self) -> None:
+    @property
+    def job(self) -> str:
+        """The engine's id of this sequence."""
+        return self._job
+
+    async def hand_back(self, *, is_forgiven: bool = True) -> None:
         """Give the request back unfinished, for another worker to continue (drain).
 
         While its claim is on its way, `run` does so when it is there: the next worker must find it written, and not be
-        fenced by it later.
+        fenced by it later. Not `is_forgiven`: it may be what broke this worker, and three times without a token it is
+        poisoned.
         """
         self.leave()
         self._is_leaving = True
+        self._is_forgiven = is_forgiven
         if not self._can_save:
             return
         self._is_settling = True
         with contextlib.suppress(BrokerError):  # the lease runs out by itself
-            await self._claim.release()
+            await self._claim.release(is_forgiven=is_forgiven)
         await self._over("released", tokens=len(self._claim.token_ids))
 
     def leave(self) -> None:
@@ -283,7 +291,8 @@ class Session:
             case Completed():
                 self._settle(self._finish(emission))
             case Errored(error=error):
-                self._settle(self._fail(error))
+                is_ours = error.retryable and self._context.engine.broken is not None
+                self._settle(self._give_up() if is_ours else self._fail(error))
 
     async def _settle_unclaimed(self, outcome: ClaimOutcome) -> None:
         match outcome:
@@ -323,6 +332,11 @@ class Session:
             await self._over("failed", code=error.code)
         else:
             await self._lost()
+
+    async def _give_up(self) -> None:
+        """The backend broke, perhaps by this request: another worker goes on, and the claim stays counted."""
+        await self._claim.release(is_forgiven=False)
+        await self._over("released", tokens=len(self._claim.token_ids))
 
     async def _settle_cancelled(self) -> None:
         if not await self._claim.checkpoint() and self._claim.has_ended:

@@ -110,6 +110,7 @@ def _runtime(values: Values) -> RuntimeSettings:
         prefer_native=values.get(table.PREFER_NATIVE),
         allow_llama_fallback=values.get(table.ALLOW_LLAMA_FALLBACK),
         high_priority_threshold=values.get(table.HIGH_PRIORITY_THRESHOLD),
+        stuck_step_s=values.get(table.STUCK_STEP_S),
     )
 
 

@@ -66,6 +66,7 @@ class RuntimeSettings:
     prefer_native: bool
     allow_llama_fallback: bool
     high_priority_threshold: int
+    stuck_step_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ HIGH_PRIORITY_THRESHOLD = Setting("runtime.fairness.high_priority_threshold", in
 MAX_TIMESLICE_TOKENS = Setting("runtime.fairness.max_timeslice_tokens", integer(0), 0,
     "Tokens after which a sequence makes room for one of its class that waits; 0 is never.",
     None, "INFERFLUX_FAIRNESS_MAX_TIMESLICE", available=False)
+STUCK_STEP_S = Setting("runtime.stuck_step_s", seconds(1, 3600), 60.0,
+    "A step that takes longer means that the device hangs: the worker gives its work back and ends with an error.")
 SPECULATIVE_ENABLED = Setting("runtime.speculative_decoding.enabled", boolean(), False,
     "Whether tokens are drafted and verified several at a time.",
     None, "INFERFLUX_SPECULATIVE_ENABLED", available=False)

@@ -91,10 +91,16 @@ async def edge_side(broker: Broker) -> AsyncIterator[EdgeSide]:
 
 @asynccontextmanager
 async def intake(
-    broker: Broker, worker_id: str = "w1", *, source: str = SLOW, slots: int = 4, pull: bool = True
+    broker: Broker,
+    worker_id: str = "w1",
+    *,
+    source: str = SLOW,
+    slots: int = 4,
+    pull: bool = True,
+    stuck_step_s: float = 60.0,
 ) -> AsyncIterator[Intake]:
     """A worker's intake that serves model `echo`, with the cancels it must hear."""
-    config = WorkerConfig(worker_id, ())
+    config = WorkerConfig(worker_id, (), stuck_step_s=stuck_step_s)
     spec = RunnerSpec(model_id="echo", source=source, sequences=slots)
     model = WorkerModel(spec, "echo", "test", max_output_tokens=1024)
     made = Intake(broker.worker, Transitions(broker.worker, worker_id), config, model, WorkerMetrics(), Probation())
@@ -108,5 +114,6 @@ async def intake(
     finally:
         broker.worker.remove_on_reconnect(made.save_all)
         await listening.close()
+        has_trouble = made.trouble is not None
         await made.drain()
-        await made.close()
+        await made.close(join_engine=not has_trouble)

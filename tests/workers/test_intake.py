@@ -25,10 +25,12 @@ from schemas.events import Cancelled, Delta, Failed, Finished, Released, Started
 from schemas.requests import ChatMessage, ChatPrompt, GenerateRequest, PriorityClass, SamplingParams
 from tests.conftest import Broker
 from tests.support.waiting import until
-from tests.workers.harness import EDGE, EdgeSide, edge_side, end_of, intake, tokens
+from tests.workers.harness import EDGE, SLOW, EdgeSide, edge_side, end_of, intake, tokens
 from workers.engine.engine import Engine
 from workers.engine.messages import Emission
 from workers.intake import Intake
+from workers.runners.base import Batch, ForwardResult, RunnerError
+from workers.runners.echo import EchoRunner
 from workers.session import Session
 
 
@@ -36,6 +38,10 @@ from workers.session import Session
 async def edge(broker: Broker) -> AsyncIterator[EdgeSide]:
     async with edge_side(broker) as side:
         yield side
+
+
+def lose_device(runner: EchoRunner, batch: Batch) -> ForwardResult:
+    raise RunnerError("device lost")
 
 
 async def undisturbed(edge: EdgeSide, **changes: object) -> str:
@@ -291,6 +297,42 @@ async def test_a_request_that_ends_every_run_is_poisoned(broker: Broker, edge: E
     assert view.fold.terminal.code == "poisoned"
     letter = await get_record(broker.topology, STREAM_DLQ, {"seq": 1}, 1.0)
     assert letter is not None
+
+
+async def test_only_what_was_in_the_step_that_hangs_is_under_suspicion(broker: Broker, edge: EdgeSide) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker, "w1", source=f"{SLOW}&hang_on=no%20end", stuck_step_s=0.3) as worker:
+        beside = await edge.submit(edge.request())
+        await tokens(beside, 3)
+        endless = await edge.submit(edge.request("this has no end"))
+        await endless.changed(0, None)  # claimed
+        await until(lambda: worker.trouble is not None)
+        late = await edge.submit(edge.request())
+        await late.changed(0, None)
+    # Only the late one's claim is forgiven by a `Released`. The one that had got on needs none.
+    assert [view.fold.run is None for view in (beside, endless, late)] == [False, False, True]
+    assert [view.fold.claims_without_progress for view in (beside, endless, late)] == [0, 1, 0]
+    await edge.hub.end(EDGE, "r2", Cancelled("test"))
+    async with intake(broker, "w2"):
+        assert [await end_of(view) for view in (beside, late)] == [expected] * 2
+        await edge.queue_is_empty()
+
+
+async def test_what_a_broken_backend_held_goes_to_another_worker(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await undisturbed(edge)
+    async with intake(broker, "w1") as worker:
+        view = await edge.submit(edge.request())
+        await tokens(view, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(EchoRunner, "forward", lose_device)
+            await until(lambda: worker.trouble is not None)
+    assert "device lost" in (worker.trouble or "")
+    assert view.fold.terminal is None
+    async with intake(broker, "w2"):
+        assert await end_of(view) == expected
+        await edge.queue_is_empty()
 
 
 async def test_another_models_text_is_not_continued(broker: Broker, edge: EdgeSide) -> None:

@@ -119,6 +119,11 @@ class Engine:
         since = self._busy_since
         return since is not None and now - since > limit_s
 
+    @property
+    def in_flight(self) -> frozenset[str]:
+        """The requests of the forward pass that runs now, the suspects if it never ends."""
+        return self._inbox.in_flight
+
     def _main(self) -> None:
         try:
             self._open()

@@ -35,6 +35,11 @@ class Inbox:
         """Requests submitted and neither ended nor cancelled."""
         return len(self._live)
 
+    @property
+    def in_flight(self) -> frozenset[str]:
+        """The requests of the forward pass that runs now."""
+        return self._in_flight
+
     def submit(self, request: EngineRequest) -> None:
         """Raises ValueError when a request of that id is inside or the engine is closed: its ending would be lost."""
         with self._condition:

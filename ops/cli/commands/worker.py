@@ -49,6 +49,7 @@ def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> in
         worker_id=own_id,
         models=tuple(_worker_model(planned) for planned in plan),
         metrics_host=settings.metrics_host,
+        stuck_step_s=settings.runtime.stuck_step_s,
     )
 
     def on_ready(ready: "WorkerReady") -> None:

@@ -41,6 +41,7 @@ def batch(*runs: tuple[Handle, int, list[int]], logit_rows: list[int] | None = N
         ("echo?prefill_rate=1000.5", EchoOptions(prefill_rate=1000.5)),
         ("echo:random?rate=5&seed=3&kv_tokens=100", EchoOptions(EchoMode.RANDOM, 5, None, 3, 100)),
         ("echo:repeat?die_on=bad%20prompt", EchoOptions(die_on="bad prompt")),
+        ("echo:repeat?hang_on=stop", EchoOptions(hang_on="stop")),
     ],
 )
 def test_sources_are_understood(source: str, options: EchoOptions) -> None:
@@ -51,7 +52,7 @@ def test_sources_are_understood(source: str, options: EchoOptions) -> None:
     "source",
     [
         *("", "model.gguf", "echo:loud", "echo?speed=1", "echo?rate=fast", "echo?rate=0", "echo?rate=inf"),
-        *("echo?rate", "echo?die_on="),
+        *("echo?rate", "echo?die_on=", "echo?hang_on="),
     ],
 )
 def test_other_sources_are_refused(source: str) -> None:

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 from workers.runners.base import RunnerError
 
 _NUMBERS = ("rate", "prefill_rate", "seed", "kv_tokens")
-_NAMES = (*_NUMBERS, "die_on")
+_TEXTS = ("die_on", "hang_on")
+_NAMES = (*_NUMBERS, *_TEXTS)
 
 
 class EchoMode(StrEnum):
@@ -23,7 +24,7 @@ class EchoOptions:
 
     `seed` chooses among random models. `kv_tokens` is the room of all handles together, None for all at full length.
     A sequence that contains `die_on` kills the process once its prompt is computed, as a prompt does that a backend
-    cannot bear.
+    cannot bear; with `hang_on` that step never ends, as on a device that hangs.
     """
 
     mode: EchoMode = EchoMode.REPEAT
@@ -32,6 +33,7 @@ class EchoOptions:
     seed: int = 0
     kv_tokens: int | None = None
     die_on: str | None = None
+    hang_on: str | None = None
 
 
 def parse_source(source: str) -> EchoOptions:
@@ -55,6 +57,7 @@ def parse_source(source: str) -> EchoOptions:
         seed=int(numbers.get("seed", 0)),
         kv_tokens=int(numbers["kv_tokens"]) if "kv_tokens" in numbers else None,
         die_on=given.get("die_on"),
+        hang_on=given.get("hang_on"),
     )
 
 
@@ -66,6 +69,7 @@ def _given(source: str, query: str) -> dict[str, str]:
     for name in given:
         if name not in _NAMES:
             raise RunnerError(f"the echo runner has no option {name!r}; it has {', '.join(_NAMES)}")
-    if given.get("die_on") == "":
-        raise RunnerError(f"die_on must not be empty in {source!r}")
+    for name in _TEXTS:
+        if given.get(name) == "":
+            raise RunnerError(f"{name} must not be empty in {source!r}")
     return given

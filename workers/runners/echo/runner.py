@@ -53,7 +53,7 @@ class EchoRunner:
         self._weights: list[int] = []
         self._context = self._batch_tokens = self._kv_tokens = 0
         self._logits: LogitSource = RepeatLogits()
-        self._deadly = ""
+        self._deadly = self._endless = ""
         self._busy_until = 0.0
 
     def open(self, spec: RunnerSpec) -> Opened:
@@ -64,7 +64,8 @@ class EchoRunner:
         self._kv_tokens = self._options.kv_tokens or self._context * sequences
         self._contents = [None] * sequences
         self._generations = [0] * sequences
-        self._deadly = (self._options.die_on or "").encode().decode("latin-1")  # one character a token
+        self._deadly = _as_contents(self._options.die_on)
+        self._endless = _as_contents(self._options.hang_on)
         self._weights = [mix(position) | 1 for position in range(self._context)]
         is_random = self._options.mode is EchoMode.RANDOM
         self._logits = RandomLogits(self._options.seed) if is_random else RepeatLogits()
@@ -101,8 +102,10 @@ class EchoRunner:
             return ForwardResult(ForwardStatus.ABORTED)
         self._grow(runs, tokens, len(tokens))
         rows = self._rows(batch, runs)
-        if self._deadly and any(self._deadly in row.contents.text(row.position) for row in rows):
+        if _occurs(self._deadly, rows):
             os.kill(os.getpid(), signal.SIGKILL)
+        if _occurs(self._endless, rows):
+            threading.Event().wait()
         return ForwardResult(ForwardStatus.OK, self._logits.compute(rows))
 
     def fork(self, handle: Handle, num_tokens: int) -> Handle | None:
@@ -244,3 +247,12 @@ class EchoRunner:
             exact_batching=True,
             kv_format="echo-1",
         )
+
+
+def _as_contents(text: str | None) -> str:
+    """As `Contents.text` has it: one character for each token, which is a byte."""
+    return (text or "").encode().decode("latin-1")
+
+
+def _occurs(text: str, rows: list[Row]) -> bool:
+    return text != "" and any(text in row.contents.text(row.position) for row in rows)
