@@ -141,6 +141,21 @@ async def test_a_suspect_that_looked_new_is_given_back_and_forgiven(broker: Brok
     assert sum(life.count(Released) for life in lives) >= NUM_SUSPECTS - 1
 
 
+async def test_suspects_that_wait_are_not_overtaken_for_ever(broker: Broker, edge: EdgeSide) -> None:
+    fallen = Fallen(edge)
+    suspects = [await fallen.add(prompt(number)) for number in range(3)]
+    later, views = [], []
+    for number in range(3, 30):
+        request = edge.request(prompt(number), sampling=SamplingParams(seed=1))
+        later.append(request.request_id)
+        views.append(await edge.submit(request))
+    await fallen.give_back()
+    async with intake(broker, WORKER, source=SLOW_PROMPTS, slots=2):
+        assert [await end_of(view) for view in fallen.views + views] == [prompt(number) for number in range(30)]
+    first_tokens = [(await life_of(broker, request_id)).first_token() for request_id in suspects]
+    assert max(first_tokens) < max([(await life_of(broker, request_id)).claims()[0] for request_id in later])
+
+
 async def test_what_has_tokens_goes_on_beside_a_suspect(broker: Broker, edge: EdgeSide) -> None:
     fallen = Fallen(edge)
     suspect, going_on = await fallen.add("x" * 500), await fallen.add(prompt(1), said="requ")
