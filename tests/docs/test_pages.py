@@ -43,6 +43,22 @@ def test_paths_in_code_spans_exist(page: Path) -> None:
 
 
 @each_page
+def test_tests_in_code_spans_exist(page: Path) -> None:
+    """A sentence that names its test is only as good as that test."""
+    for span in code_spans(page):
+        path, _, name = span.partition("::")
+        if name:
+            assert re.search(rf"^(?:async )?def {name}\(", read(ROOT / path), re.MULTILINE), span
+
+
+def test_every_row_about_a_fault_names_its_test() -> None:
+    rows = [line for line in read(ROOT / "docs/behaviour-under-stress.md").splitlines() if line.startswith("| ")]
+    assert len(rows) > 30
+    for row in rows:
+        assert row.endswith("| test |") or "::test_" in row.split(" | ")[-1], row
+
+
+@each_page
 def test_variables_and_streams_exist(page: Path) -> None:
     known = {name for row in TABLE for name in row.variables}
     known |= {value for name, value in vars(subjects).items() if name.startswith("STREAM_")}
