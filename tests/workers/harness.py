@@ -51,7 +51,7 @@ class EdgeSide:
         return replace(request, **changes)  # type: ignore[arg-type]
 
     async def submit(self, request: GenerateRequest) -> JournalView:
-        view = self.hub.open(request.request_id)
+        view = self.hub.open(request.request_id, journaled=request.journaled)
         head = Accepted(request.request_id, "k_test", request.endpoint, request.model, request.created, {}, "", None)
         await self.hub.accept(head)
         await self.queue.submit(request)
