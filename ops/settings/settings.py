@@ -15,6 +15,7 @@ class ServerSettings:
     is_port_given: bool
     max_concurrent: int
     max_body_bytes: int
+    body_timeout_s: float
     request_timeout_s: float
     status_hold_s: float
     drain_timeout_s: float

@@ -25,6 +25,8 @@ MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
     "Generation calls that one edge holds at a time, waiting and streaming together; more are refused with 429.")
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
+BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
+    "How long a request body may take to arrive; a slower one is refused with 400.")
 REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
     "Deadline of a request that names none.")
 STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,

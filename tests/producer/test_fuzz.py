@@ -16,11 +16,12 @@ from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, KEY, Edge, chat, running_edge, until_served
 from tests.producer.scripted_worker import ScriptedWorker
 from tests.producer.test_parameters import ANY_JSON
+from tests.support import malformed
 from tests.support.counts import full_or
+from tests.support.malformed import HEADER_NAMES, HEADER_TEXT, HUGE, MALFORMED, PATHS, assert_refused
 
 pytestmark = pytest.mark.nats
 
-PATHS = {Endpoint.CHAT: "/v1/chat/completions", Endpoint.COMPLETIONS: "/v1/completions"}
 FUZZ = settings(
     max_examples=full_or(1000, reduced=60),
     deadline=None,
@@ -38,13 +39,6 @@ async def edge(broker: Broker, worker: ScriptedWorker) -> AsyncIterator[Edge]:
         answer = await edge.post(chat("still here"))
         assert answer.json()["choices"][0]["message"]["content"] == "still here"
         assert [run.prompt_text for run in worker.runs][-1] == "still here"
-
-
-def assert_refused(status: int, body: bytes) -> None:
-    assert 400 <= status < 500, body[:500]
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["code"] and error["message"]
 
 
 async def exchange(edge: Edge, data: bytes, *, pause_s: float = 0.0) -> tuple[int | None, bytes]:
@@ -67,17 +61,8 @@ async def exchange(edge: Edge, data: bytes, *, pause_s: float = 0.0) -> tuple[in
     return int(head.split(b" ")[1]), body
 
 
-def post(body: bytes, *lines: str, path: str = "/v1/chat/completions", length: int | None = None) -> bytes:
-    head = [
-        f"POST {path} HTTP/1.1",
-        "Host: x",
-        f"Authorization: Bearer {KEY}",
-        "Connection: close",
-        *lines,
-    ]
-    if not any(line.lower().startswith("transfer-encoding") for line in lines):
-        head.append(f"Content-Length: {len(body) if length is None else length}")
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+def post(body: bytes, *lines: str, length: int | None = None) -> bytes:
+    return malformed.post(body, *lines, key=KEY, length=length)
 
 
 @FUZZ
@@ -99,29 +84,6 @@ async def test_json_of_the_wrong_types(
     answer = await edge.client.post(PATHS[endpoint], content=json.dumps(body).encode())
     assert_refused(answer.status_code, answer.content)
     assert worker.runs == []
-
-
-HUGE: list[tuple[str, bytes]] = [
-    ("ten megabytes of text", b'{"messages":[{"role":"user","content":"' + b"x" * 10_000_000 + b'"}]}'),
-    ("ten megabytes of label", b'{"user":"' + b"x" * 10_000_000 + b'","messages":[{"role":"user","content":"a"}]}'),
-    ("a long label", b'{"user":"' + b"x" * 100_000 + b'","messages":[{"role":"user","content":"a"}]}'),
-    ("a long model", b'{"model":"' + b"x" * 100_000 + b'","messages":[{"role":"user","content":"a"}]}'),
-    ("a long name", b'{"' + b"x" * 100_000 + b'":1}'),
-    ("more text than context", b'{"messages":[{"role":"user","content":"' + b"x" * 900_000 + b'"}]}'),
-    ("deep lists", b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-    ("deep lists in a part", b'{"messages":[{"role":"user","content":' + b"[" * 900 + b"]" * 900 + b"}]}"),
-    ("deep objects", b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
-    ("a huge integer", b'{"seed":' + b"9" * 400 + b"}"),
-    ("an integer of 65 bits", b'{"seed":18446744073709551616,"messages":[{"role":"user","content":"a"}]}'),
-    ("a huge float", b'{"temperature":1e400}'),
-    ("a lone surrogate", b'{"messages":[{"role":"user","content":"\\ud83d"}]}'),
-    ("bad UTF-8", b'{"messages":[{"role":"user","content":"\xff\xfe"}]}'),
-    ("a NUL byte", b'{"messages":[{"role":"user","content":"\x00"}]}'),
-    ("NaN", b'{"temperature":NaN}'),
-    ("many stops", json.dumps({"messages": [{"role": "user", "content": "a"}], "stop": ["x"] * 100_000}).encode()),
-    ("many prompts", json.dumps({"messages": [], "prompt": ["x"] * 100_000}).encode()),
-    ("nothing", b""),
-]
 
 
 @pytest.mark.parametrize("path", PATHS.values())
@@ -156,30 +118,6 @@ async def test_wrong_content_types_methods_and_encodings(edge: Edge, worker: Scr
     assert worker.runs == []
 
 
-HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=60)
-HEADER_NAMES = st.sampled_from(
-    [
-        "authorization",
-        "x-api-key",
-        "content-type",
-        "content-encoding",
-        "idempotency-key",
-        "x-request-id",
-        "x-client-request-id",
-        "x-request-timeout",
-        "x-inferflux-on-disconnect",
-        "x-inferflux-queue-updates",
-        "x-inferflux-journal",
-        "origin",
-        "accept",
-        "expect",
-        "cookie",
-        "last-event-id",
-        "access-control-request-method",
-    ]
-)
-
-
 @FUZZ
 @given(headers=st.dictionaries(HEADER_NAMES, HEADER_TEXT, max_size=4))
 async def test_any_headers(edge: Edge, headers: dict[str, str]) -> None:
@@ -196,22 +134,6 @@ async def test_bytes_that_are_no_http(edge: Edge, data: bytes) -> None:
     status, body = await exchange(edge, data)
     if status is not None:
         assert_refused(status, body)
-
-
-MALFORMED = [
-    b"GET / HTTP/9.9\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"G ET / HTTP/1.1\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-    b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n",
-    b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-    b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
-    b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % index for index in range(20_000)) + b"\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-]
 
 
 async def test_malformed_http(edge: Edge) -> None:

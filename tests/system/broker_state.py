@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from broker.connection import BrokerConfig, Connection
 from broker.roles import Role
-from broker.subjects import STREAM_DLQ, STREAM_REQUESTS
+from broker.subjects import STREAM_DLQ, STREAM_REQUESTS, STREAM_TOKENS
 from tests.system.stack import Stack
 
 
@@ -40,6 +40,28 @@ async def read_queue_state(stack: Stack) -> QueueState:
 
 def queue_state(stack: Stack) -> QueueState:
     return asyncio.run(read_queue_state(stack))
+
+
+async def _last_sequences(stack: Stack) -> tuple[int, ...]:
+    async with inspecting(stack) as connection:
+        infos = [await connection.api(f"STREAM.INFO.{stream}") for stream in (STREAM_REQUESTS, STREAM_TOKENS)]
+    return tuple(info["state"]["last_seq"] for info in infos)
+
+
+def last_sequences(stack: Stack) -> tuple[int, ...]:
+    """Of the request stream and the journals. Equal at two times: nothing was written between them."""
+    return asyncio.run(_last_sequences(stack))
+
+
+async def _journal_records(stack: Stack) -> dict[str, int]:
+    async with inspecting(stack) as connection:
+        info = await connection.api(f"STREAM.INFO.{STREAM_TOKENS}", {"subjects_filter": ">"})
+    return info["state"].get("subjects") or {}
+
+
+def journal_records(stack: Stack) -> dict[str, int]:
+    """How many records each subject of the journals holds."""
+    return asyncio.run(_journal_records(stack))
 
 
 async def _dead_letters(stack: Stack) -> list[str]:
