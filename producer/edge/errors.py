@@ -14,6 +14,7 @@ from schemas.events import Cancelled, Failed
 # An official SDK retries these statuses by itself, which cannot help here.
 _NEVER_RETRY = frozenset(
     {
+        ErrorCode.CANCELLED,
         ErrorCode.POISONED,
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.IDEMPOTENCY_MISMATCH,

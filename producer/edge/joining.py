@@ -1,6 +1,10 @@
 """Calls that exist already: found by an Idempotency-Key to be joined, or by their id to be cancelled."""
 
+import asyncio
+import contextlib
+
 from broker.connection import Connection
+from broker.errors import BrokerError
 from producer.edge.calls import Call, Superseded
 from producer.edge.finding import Finding, no_such_request
 from producer.edge.followed import Found, find_journal
@@ -8,10 +12,12 @@ from producer.edge.gone import has_lapsed, not_journaled
 from producer.edge.ids import derive_request_id
 from producer.edge.lifecycle import Lifecycle
 from schemas.errors import ErrorCode, ServingError
-from schemas.events import Cancelled, Failed
+from schemas.events import Cancelled, Failed, Finished
 from schemas.requests import Identity
 
 _MAX_GENERATIONS = 32
+_READ_S = 1.0
+_NO_TOKEN = 2**62
 
 
 class Joining:
@@ -55,18 +61,25 @@ class Joining:
         raise ServingError(ErrorCode.JOURNAL_EXPIRED, "This Idempotency-Key was used up.", param="Idempotency-Key")
 
     async def cancel(self, request_id: str, identity: Identity) -> bool:
-        """Cancel the owner's request wherever it is served; False when it has ended already.
+        """Cancel the owner's request wherever it is served; False when it had its end before.
 
-        Raises ServingError (404) when there is no such request of this owner.
+        Raises ServingError: 404 when there is no such request of this owner, 503 when it cannot be recorded.
         """
         call = await self._finding.find_own(request_id, identity)
         if not isinstance(call, Call):
             raise no_such_request()
-        was_open = not call.is_over
-        if was_open:
-            self._lifecycle.cancel(call, "asked")
+        if call.is_over:
+            self._lifecycle.settle(call)
+            return False
+        try:
+            await self._lifecycle.record_cancellation(call, "asked")
+        except BrokerError as error:
+            raise ServingError(
+                ErrorCode.BROKER_UNAVAILABLE, "The cancellation was not recorded.", retryable=True, retry_after_s=2
+            ) from error
+        await _until_over(call)
         self._lifecycle.settle(call)
-        return was_open
+        return any(not isinstance(part.view.fold.terminal, Finished | Failed) for part in call.parts)
 
     async def is_first(self, request_id: str) -> bool:
         """Whether no other edge accepted this id before us. Raises BrokerUnavailable."""
@@ -89,6 +102,15 @@ class Joining:
                 param="Idempotency-Key",
             )
         return call
+
+
+async def _until_over(call: Call) -> None:
+    """Wait until a recorded end has been read, here or behind the one that was faster; a second at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READ_S):
+            for part in call.parts:
+                while not part.is_over:
+                    await part.view.changed(_NO_TOKEN, None)
 
 
 def _is_spent(call: Call) -> bool:

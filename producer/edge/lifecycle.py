@@ -1,5 +1,6 @@
 """The life of a call after it was accepted: readers come and go, somebody leaves, it ends, it is put away."""
 
+import asyncio
 import time
 
 import structlog
@@ -19,6 +20,9 @@ from schemas.errors import ErrorCode, ServingError
 from schemas.events import Cancelled, Failed, Finished
 
 _log = structlog.stdlib.get_logger("inferflux.edge")
+
+# How long somebody who asks for a cancellation waits for the broker to record it.
+RECORD_S = 5.0
 
 
 class Lifecycle:
@@ -77,6 +81,13 @@ class Lifecycle:
         for part in call.open_parts():
             self.end_part(part, Cancelled(reason))
 
+    async def record_cancellation(self, call: Call, reason: str) -> None:
+        """End what is open of a call, for somebody who wants to know that it is done. Raises BrokerUnavailable."""
+        await asyncio.gather(*(self._record_end(part, Cancelled(reason), RECORD_S) for part in call.open_parts()))
+        if not call.cancelled:
+            call.cancelled = True
+            self._note(call, "cancelled", reason=reason)
+
     def expire(self, call: Call) -> None:
         """The deadline has passed."""
         if call.deadline_noted:
@@ -93,11 +104,16 @@ class Lifecycle:
 
     async def _end_part(self, part: Part, event: Cancelled | Failed) -> None:
         try:
-            await self._hub.end(part.edge, part.request_id, event)
+            await self._record_end(part, event)
         except BrokerError as error:
             _log.warning("end not recorded", request_id=part.request_id, error=str(error))
-        if part.view.fold.started is None:
-            await self._withdraw(part)
+
+    async def _record_end(self, part: Part, event: Cancelled | Failed, give_up_s: float = 10.0) -> None:
+        try:
+            await self._hub.end(part.edge, part.request_id, event, give_up_s=give_up_s)
+        finally:
+            if part.view.fold.started is None:
+                await self._withdraw(part)
 
     async def forget(self, part: Part) -> None:
         """Drop the journal of a part that never came into the queue."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from broker.journal import JournalHub
 from broker.records import read_records
 from broker.subjects import STREAM_REQUESTS, STREAM_TOKENS
 from schemas.codec import decode_event
-from schemas.events import Cancelled, Event, Finished
+from schemas.events import Cancelled, Event, Failed, Finished
 from tests.conftest import Broker
 from tests.producer.conftest import (
     CONFIG,
@@ -198,9 +199,49 @@ async def test_the_owner_can_cancel_and_a_stranger_cannot(edge: Edge, worker: Sc
     assert own.json() == {"id": request_id, "object": "request", "cancelled": True}
     answer = await call
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "cancelled")
+    # Else an SDK would do by itself what somebody has just stopped.
+    assert answer.headers["x-should-retry"] == "false"
     await until_settled(broker)
     again = await edge.client.delete(f"/requests/{request_id}")
     assert again.json()["cancelled"] is False
+
+
+async def test_a_cancellation_that_is_not_recorded_is_no_success(
+    edge: Edge, worker: ScriptedWorker, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.edge.lifecycle.RECORD_S", 0.5)
+    worker.script = make_script(says=False)
+    call = asyncio.create_task(edge.post(chat()))
+    await worker.started.wait()
+    path = f"/v1/requests/{worker.runs[0].request.request_id}"
+    await broker.server.kill()
+    answer = await edge.client.delete(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unavailable")
+    assert not call.done()
+    await broker.server.start()
+    assert (await edge.client.delete(path)).json()["cancelled"] is True
+    assert (await call).json()["error"]["code"] == "cancelled"
+
+
+async def test_what_has_ended_by_the_time_it_is_cancelled_was_not_cancelled(
+    edge: Edge, worker: ScriptedWorker, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends_first(hub: JournalHub, edge_id: str, request_id: str, event: Cancelled | Failed, **_: Any) -> None:
+        await worker.runs[0].finish("late")
+        await end(hub, edge_id, request_id, event)
+
+    end = JournalHub.end
+
+    async def waits(run: Run) -> None:
+        await run.cancelled.wait()
+
+    monkeypatch.setattr(JournalHub, "end", ends_first)
+    worker.script = waits
+    call = asyncio.create_task(edge.post(chat()))
+    await worker.started.wait()
+    cancelling = edge.client.delete(f"/v1/requests/{worker.runs[0].request.request_id}")
+    assert (await cancelling).json()["cancelled"] is False
+    assert (await call).json()["choices"][0]["message"]["content"] == "late"
 
 
 async def test_a_request_can_be_cancelled_through_another_edge(
