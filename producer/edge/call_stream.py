@@ -12,7 +12,7 @@ from producer.edge.narrator import Narrator
 from producer.edge.services import Services
 from producer.edge.sse import EventStream, error_event
 from producer.edge.stream import StreamWriter
-from schemas.errors import ServingError
+from schemas.errors import ErrorCode, ServingError
 from schemas.events import Cancelled
 
 
@@ -23,15 +23,24 @@ class CallStream(EventStream):
         self._services = services
         self._call = call
         self._source = stream_events(services, call)
-        super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
+        super().__init__(
+            self._source,
+            headers=headers,
+            stalled_after_s=services.config.slow_reader_timeout_s,
+            farewell=lambda: error_event(_too_slow(services, call)),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+            # Sends to a client that is gone succeed silently, and so do those into the buffers of a connection.
+            self._call.delivered = self._call.delivered and await self.was_taken()
         finally:
-            if self.left:
-                # Sends to a client that is gone succeed silently.
+            if self.left or self.cut:
                 self._call.delivered = False
+            if self.cut:
+                self._services.lifecycle.reader_cut(self._call)
+            # Whoever is cut by us has not left: it can come back for the rest.
             # Not in the generator: an await there is cancelled together with it.
             self._services.lifecycle.detach(self._call, left=self.left)
             async with aclosing(self._source):
@@ -63,7 +72,8 @@ async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes,
                 raise call.failure
             if drain.is_expired:
                 raise drain.error()
-            await changes.wait(writer.length, narrator.wait_s())
+            if not writer.is_behind:
+                await changes.wait(writer.length, narrator.wait_s())
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))
         yield events + writer.end()
@@ -75,3 +85,14 @@ async def stream_events(services: Services, call: Call) -> AsyncGenerator[bytes,
         call.delivered = call.is_over
     finally:
         changes.close()
+
+
+def _too_slow(services: Services, call: Call) -> ServingError:
+    config = services.config
+    return ServingError(
+        ErrorCode.SLOW_READER,
+        f"The stream was cut: its client left the {config.stream_buffer_bytes} bytes that may wait for it untaken for "
+        f"{config.slow_reader_timeout_s:g} s. The request goes on; "
+        f"GET /v1/requests/{call.request_id}/events with Last-Event-ID continues the stream.",
+        retryable=True,
+    )

@@ -13,6 +13,8 @@ from schemas.events import Accepted, Event, Progress, Started
 from schemas.fold import Fold
 
 _GIVE_UP_S = 2.0
+# One answer's records; there are many views, and what is dropped is read again.
+_MAX_PENDING_BYTES = 4 << 20
 
 
 class FollowedView:
@@ -30,6 +32,7 @@ class FollowedView:
             journal(edge, request_id).all,
             self._on_record,
             start=StartAt.sequence(first_seq),
+            max_pending_bytes=_MAX_PENDING_BYTES,
         )
 
     async def start(self) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from producer.edge.admission import Admission, admit
+from producer.edge.arrivals import Arrival
 from producer.edge.body import ClientLeft, read_json
 from producer.edge.call_stream import CallStream
 from producer.edge.calls import Call, Superseded
@@ -42,30 +43,46 @@ class Asked:
     ignored: tuple[str, ...]
 
 
+class Begun(NamedTuple):
+    """A call that runs, and how to answer it. Nothing of what was asked: prompts are not held while it runs."""
+
+    call: Call
+    departure: Departure
+    stream: bool
+    queue_updates: bool
+    ignored: tuple[str, ...]
+
+
 async def generate(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Response:
     """The handler of every generation route. Raises ServingError until the status is decided."""
+    return await _answer(services, await _begin(request, services, endpoint, to_plan))
+
+
+async def _begin(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Begun:
     model = UNKNOWN_MODEL
     try:
-        asked = await _read(request, services, endpoint, to_plan)
-        card = services.models.find(asked.plan.model)
-        model = card.id if card is not None else UNKNOWN_MODEL
-        departure = Departure(request.receive)
-        try:
-            call = await _start(request, services, asked)
-        except BaseException:
-            await departure.stop()
-            raise
+        with services.arrivals.enter() as arrival:
+            asked = await _read(request, services, endpoint, to_plan, arrival)
+            card = services.models.find(asked.plan.model)
+            model = card.id if card is not None else UNKNOWN_MODEL
+            arrival.take_places(len(asked.plan.prompts))
+            departure = Departure(request.receive)
+            try:
+                call = await _start(request, services, asked)
+            except BaseException:
+                await departure.stop()
+                raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)
         _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
         raise
-    return await _answer(services, call, asked, departure)
+    return Begun(call, departure, asked.plan.stream, asked.directives.queue_updates, asked.ignored)
 
 
-async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Asked:
+async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan, arrival: Arrival) -> Asked:
     config = services.config
     directives = read_directives(request.headers, services.limits.max_timeout_s)
-    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s)
+    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes)
     checked = check_parameters(endpoint, values, config.unknown_parameters)
     plan = to_plan(checked.values, services.limits)
     return Asked(plan, directives, body_hash(endpoint, body), checked.ignored)
@@ -108,18 +125,19 @@ def _timeout_s(asked: Asked, default_s: float) -> float:
     return min(given, default=default_s)
 
 
-async def _answer(services: Services, call: Call, asked: Asked, departure: Departure) -> Response:
+async def _answer(services: Services, begun: Begun) -> Response:
+    call, departure = begun.call, begun.departure
     headers = {"x-inferflux-priority": str(call.priority)}
-    if asked.ignored:
-        headers["x-inferflux-ignored"] = _header_list(asked.ignored)
+    if begun.ignored:
+        headers["x-inferflux-ignored"] = _header_list(begun.ignored)
     left = False
     handed_over = False
     try:
-        if not asked.plan.stream:
+        if not begun.stream:
             hold = await hold_status(services, call, departure, lambda: call.is_settled, None)
             left = hold is Hold.LEFT
             return _whole(services, call, hold, headers)
-        if not asked.directives.queue_updates:
+        if not begun.queue_updates:
             hold = await hold_status(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
             left = hold is Hold.LEFT
             _raise_instead(services, call, hold)

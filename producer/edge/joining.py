@@ -14,6 +14,7 @@ from schemas.events import Accepted, Cancelled, Failed
 from schemas.requests import Endpoint, Identity, PriorityClass
 
 _MAX_GENERATIONS = 32
+_FULL_AGAIN_S = 1.0
 
 
 class Joining:
@@ -48,7 +49,7 @@ class Joining:
 
         Raises ServingError (404) when there is no such request of this owner.
         """
-        call = self._calls.get(request_id) or await self._open(request_id, identity)
+        call = self._calls.get(request_id) or await self._open(request_id, identity, even_if_full=True)
         if not isinstance(call, Call) or call.identity.owner != identity.owner:
             raise ServingError(ErrorCode.REQUEST_NOT_FOUND, "There is no such request of yours.")
         was_open = not call.is_over
@@ -79,13 +80,23 @@ class Joining:
             )
         return call
 
-    async def _open(self, request_id: str, identity: Identity) -> Call | Found | None:
-        """The call read from its journal; what is left when that was dropped; None when the id was never used."""
+    async def _open(self, request_id: str, identity: Identity, *, even_if_full: bool = False) -> Call | Found | None:
+        """The call read from its journal; what is left when that was dropped; None when the id was never used.
+
+        Raises ServingError (503, or 429 when this edge holds as many calls as it may).
+        """
         try:
             found = await find_journal(self._connection, request_id)
             if found is None or not _is_of(found.accepted, identity.owner):
                 return found
             assert found.accepted is not None
+            if self._calls.is_full and not even_if_full:
+                raise ServingError(
+                    ErrorCode.QUEUE_FULL,
+                    "This server holds as many calls as it may.",
+                    retryable=True,
+                    retry_after_s=_FULL_AGAIN_S,
+                )
             call = await self._follow(request_id, found, found.accepted, identity)
         except BrokerError as error:
             raise ServingError(

@@ -15,6 +15,10 @@ from schemas.events import Cancelled, Failed, Finished, FinishReason, Usage
 
 # Up to so many tokens that wait are sent one by one; a reader that is further behind gets them in one piece.
 _MOST_CHUNKS = 16
+# An event goes into a connection's buffer whole, so none has much more text than this, and what is sent at once is not
+# much longer than that. A reader that is behind takes several times.
+_MOST_TEXT = 4096
+_MOST_BYTES = 8192
 
 
 class Chunk(NamedTuple):
@@ -45,13 +49,21 @@ class Choice:
             self.index = released.reached
         self.cursor = start
 
-    def take(self) -> list[Chunk]:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to take, tokens or an end."""
+        fold = self.part.view.fold
+        return self.cursor < len(fold.pieces) or (fold.terminal is not None and not self.is_over)
+
+    def take(self, most_text: int | None = None) -> list[Chunk]:
         """What is new since the last call, a chunk for each token, or one for all of them when there are many.
 
-        Raises ServingError when the journal, or a filter, ends in failure.
+        It stops where there is more than `most_text` characters; more is taken by calling again. Raises ServingError
+        when the journal, or a filter, ends in failure.
         """
         fold = self.part.view.fold
-        start, end = self.cursor, max(self.cursor, len(fold.pieces))
+        start = self.cursor
+        end = max(start, len(fold.pieces)) if most_text is None else self._end_within(most_text)
         self.cursor = end
         chunks: list[Chunk] = []
         if self.filter is not None:
@@ -63,12 +75,20 @@ class Choice:
             chunks += [Chunk(index, fold.pieces[index]) for index in range(start, end)]
         if chunks:
             self.index = chunks[-1].reached
-        if fold.terminal is not None and not self.is_over:
+        if fold.terminal is not None and not self.is_over and end >= len(fold.pieces):
             if isinstance(fold.terminal, Finished):
                 chunks.append(self._finish(fold.terminal))
             elif not any(chunk.text for chunk in chunks):
                 raise error_of(fold.terminal)
         return chunks
+
+    def _end_within(self, most_text: int) -> int:
+        pieces, end = self.part.view.fold.pieces, self.cursor
+        length = 0
+        while end < len(pieces) and length <= most_text:
+            length += len(pieces[end])
+            end += 1
+        return end
 
     def _filtered(self, output_filter: OutputFilter, index: int, text: str) -> Chunk:
         released = output_filter.feed(index, text)
@@ -125,6 +145,13 @@ class StreamWriter:
     def is_over(self) -> bool:
         return all(self._written)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether another `take` has more without waiting."""
+        return any(
+            choice.is_behind and not written for choice, written in zip(self._choices, self._written, strict=True)
+        )
+
     def ended_early(self) -> list[Part]:
         """Parts whose answer a filter has closed while their worker goes on."""
         return [choice.part for choice in self._choices if choice.is_over and not choice.part.is_over]
@@ -135,7 +162,9 @@ class StreamWriter:
         for index, choice in enumerate(self._choices):
             if self._written[index]:
                 continue
-            for reached, text in choice.take():
+            if len(events) >= _MOST_BYTES:
+                break
+            for reached, text in choice.take(_MOST_TEXT):
                 if text:
                     events += self._get_templates().text(index, self._event_id(choice, reached), text)
             if choice.is_over:
