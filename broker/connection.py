@@ -77,7 +77,9 @@ class Connection:
         self._closing = False
         self.reconnects = 0
         self.num_refused = 0
+        self.num_overrun = 0
         self.dropped = 0
+        self._overrun_logged_at = -1.0
 
     @classmethod
     async def open(cls, config: BrokerConfig, *, timeout_s: float = 10) -> "Connection":
@@ -213,7 +215,7 @@ class Connection:
         subject: str,
         callback: Callable[[Msg], Awaitable[None]],
         *,
-        max_pending: int = 1 << 20,
+        max_pending: int = 1 << 16,
         max_pending_bytes: int = 1 << 28,
     ) -> Subscription:
         """Subscribe and wait until the server knows it. It is renewed after a reconnection.
@@ -375,11 +377,19 @@ class Connection:
                     inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
             return
         if isinstance(error, nats.errors.SlowConsumerError):
-            _log.warning("messages on %s were dropped: they came faster than they were handled", error.subject)
+            self._note_overrun(error.subject)
         elif isinstance(error, (OSError, TimeoutError, nats.errors.Error)):
             _log.debug("%s", text)  # a loss of the connection is said once, below
         else:
             _log.error("a callback failed", exc_info=error)
+
+    def _note_overrun(self, subject: str) -> None:
+        """A message was dropped at a subscription's limit; they come in thousands, so a line a second says enough."""
+        self.num_overrun += 1
+        now = time.monotonic()
+        if now - self._overrun_logged_at >= 1.0:
+            self._overrun_logged_at = now
+            _log.warning("messages on %s come faster than they are handled: %d dropped", subject, self.num_overrun)
 
     async def _on_disconnected(self) -> None:
         if self._connected.is_set() and not self._closing:

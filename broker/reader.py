@@ -28,6 +28,10 @@ HEARTBEAT_S = 0.5
 _MISSED_S = 2.5 * HEARTBEAT_S
 _RETRY_S = 0.05
 _MAX_RETRY_S = 0.5
+# Records that may lie unread while the loop is busy. What is dropped beyond leaves a hole in the consumer's count, and
+# the next generation reads it again, so a limit costs time but no record.
+_MAX_PENDING = 1 << 16
+MAX_PENDING_BYTES = 32 << 20
 
 OnRecord = Callable[[str, int, bytes, dict[str, str] | None], None]
 
@@ -79,6 +83,7 @@ class JournalReader:
         *,
         start: StartAt,
         on_recreated: Callable[[], None] | None = None,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -86,6 +91,7 @@ class JournalReader:
         self._on_record = on_record
         self._on_recreated = on_recreated
         self._start_at = start
+        self._max_pending_bytes = max_pending_bytes
         self._created: str | None = None  # creation time of the stream: tells a new one of the same name
         self._last_seq: int | None = None
         self._consumer: str | None = None
@@ -166,7 +172,9 @@ class JournalReader:
                 self._take(message)
 
         self._consumer_seq = 0
-        self._subscription = await self._connection.subscribe(inbox, on_message)
+        self._subscription = await self._connection.subscribe(
+            inbox, on_message, max_pending=_MAX_PENDING, max_pending_bytes=self._max_pending_bytes
+        )
         name = f"reader-{secrets.token_hex(8)}"
         body = {"stream_name": self._stream, "config": self._config(name, inbox), "action": "create"}
         subject = f"CONSUMER.CREATE.{self._stream}.{name}.{self._filter}"

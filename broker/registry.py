@@ -52,7 +52,7 @@ class Registry:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._models = self._reader(BUCKET_MODELS, self._on_model, self._on_models_recreated)
-        self._workers = self._reader(BUCKET_WORKERS, self._on_worker, self.workers.clear) if watch_workers else None
+        self._workers = self._reader(BUCKET_WORKERS, self._on_worker, self._forget_workers) if watch_workers else None
 
     async def start(self) -> None:
         """Attach and wait for what the buckets hold; waits while they do not exist. May be called again."""
@@ -177,9 +177,16 @@ class Registry:
         self._revisions.clear()
         self._changed()
 
+    def _forget_workers(self) -> None:
+        self.workers.clear()
+        self._seen.clear()
+
     def _on_worker(self, key: str, seq: int, payload: bytes | None) -> None:
-        self._seen[key] = time.monotonic()
         advert = _parse(WorkerAdvert, key, payload)
+        if advert is None:
+            self._seen.pop(key, None)
+        else:
+            self._seen[key] = time.monotonic()
         if self.workers.get(key) != advert:
             _replace(self.workers, key, advert)
             self._changed()
@@ -206,7 +213,7 @@ class Registry:
             self._seen[worker_id] = time.monotonic()
         elif self._seen[worker_id] < asked_at and worker_id in self.workers:
             _log.info("worker %s is gone without a word", worker_id)
-            del self.workers[worker_id]
+            del self.workers[worker_id], self._seen[worker_id]
             self._changed()
 
 

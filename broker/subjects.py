@@ -7,6 +7,7 @@ inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
+inferflux.ctl.edge.waiting.<edge>               what waits in the queue, as each edge tells the others; not stored
 inferflux.evt.<request>.<event>                 transitions for people and tools, not stored
 """
 
@@ -24,6 +25,7 @@ BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
+EDGES_WAITING = "inferflux.ctl.edge.waiting.*"
 EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
@@ -165,6 +167,13 @@ def cancel_subject(request_id: str) -> str:
 
 def worker_control_subject(worker_id: str) -> str:
     return f"inferflux.ctl.worker.{worker_id}"
+
+
+def edge_waiting_subject(edge_id: str) -> str:
+    """Where an edge says what it has waiting in the queue. Raises ValueError on an id that is not valid."""
+    if not is_valid_id(edge_id):
+        raise ValueError(f"not a valid id: {edge_id!r}")
+    return f"inferflux.ctl.edge.waiting.{edge_id}"
 
 
 def event_subject(request_id: str, event: str) -> str:

@@ -19,6 +19,7 @@ _log = logging.getLogger("inferflux.broker.work_queue")
 
 MAX_INLINE_BYTES = 256 * 1024
 _CACHE_S = 0.25
+_MAX_KNOWN = 4096
 _SUBMIT_S = 10.0
 _HAND_BACK_S = 10.0
 _RETRY_S = 0.05
@@ -33,9 +34,16 @@ class QueueDepth(NamedTuple):
     running: int
 
 
-class _Look(NamedTuple):
-    at: float
+class Look(NamedTuple):
+    """A class of a model as the broker saw it after `asked_at` (monotonic).
+
+    `num_delivered` counts deliveries since the queue was made, repeated ones too; `delivered_seq` is the place in the
+    stream of the last request that was delivered for the first time.
+    """
+
+    asked_at: float
     depth: QueueDepth
+    num_delivered: int
     delivered_seq: int
 
 
@@ -44,8 +52,8 @@ class WorkQueue:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._looks: dict[str, _Look] = {}
-        self._looking: dict[str, asyncio.Task[_Look]] = {}
+        self._looks: dict[str, Look] = {}
+        self._looking: dict[str, asyncio.Task[Look]] = {}
         self._ages: dict[str, tuple[float, float]] = {}
         self._blobs: set[str] = set()
 
@@ -74,7 +82,10 @@ class WorkQueue:
             _log.warning("withdraw of %d: %s", seq, error)
 
     async def release_body(self, request_id: str) -> None:
-        """Delete the claim-checked body of a request that has ended; does nothing for the others. Best effort."""
+        """Delete the claim-checked body of a request that has ended or was never queued; does nothing for the others.
+
+        Best effort.
+        """
         if request_id not in self._blobs:
             return
         self._blobs.discard(request_id)
@@ -83,42 +94,56 @@ class WorkQueue:
         except BrokerError as error:
             _log.warning("body of %s stays until it is too old: %s", request_id, error)
 
-    async def depth(self, model: str, priority: PriorityClass, *, wait_s: float = 0.0) -> QueueDepth:
+    async def depth(self, model: str, priority: PriorityClass) -> QueueDepth:
         """Waiting and running requests, at most 250 ms old; zeros while the model has no queue.
 
-        Raises ServingError(BROKER_UNAVAILABLE) when the broker stays away for `wait_s`.
+        Raises ServingError(BROKER_UNAVAILABLE).
         """
-        deadline = time.monotonic() + wait_s
+        return (await self.look(model, priority)).depth
+
+    async def look(self, model: str, priority: PriorityClass, *, asked_after: float = 0.0) -> Look:
+        """What the broker says, asked after `asked_after` (monotonic, not in the future) and at most 250 ms ago.
+
+        Raises ServingError(BROKER_UNAVAILABLE).
+        """
+        name = consumer_name(model, priority)
+        while True:
+            known = self._looks.get(name)
+            if known is not None and known.asked_at >= max(asked_after, time.monotonic() - _CACHE_S):
+                return known
+            look = await self._ask_once(name)
+            if look.asked_at >= asked_after:
+                return look
+
+    async def patient_look(self, model: str, priority: PriorityClass, *, asked_after: float = 0.0) -> Look:
+        """`look` for a call about to be submitted: waits for a broker that comes back as long as `submit` does."""
+        deadline = time.monotonic() + _SUBMIT_S
         while True:
             await self._connection.wait_connected(max(0.0, deadline - time.monotonic()))
             try:
-                return (await self._look(model, priority)).depth
+                return await self.look(model, priority, asked_after=asked_after)
             except ServingError:
                 if time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(_RETRY_S)
-
-    async def patient_depth(self, model: str, priority: PriorityClass) -> QueueDepth:
-        """`depth` for a call about to be submitted: waits for a broker that comes back as long as `submit` does."""
-        return await self.depth(model, priority, wait_s=_SUBMIT_S)
 
     async def oldest_age_s(self, model: str, priority: PriorityClass) -> float:
         """How long the oldest undelivered request has waited, by the broker's clock against ours; 0.0 with none.
 
         Raises ServingError(BROKER_UNAVAILABLE).
         """
-        look = await self._look(model, priority)
+        look = await self.look(model, priority)
         if look.depth.waiting == 0:
             return 0.0
         subject = request_subject(model, priority)
         known = self._ages.get(subject)
-        if known is None or known[0] != look.at:
+        if known is None or known[0] != look.asked_at:
             query = {"seq": look.delivered_seq + 1, "next_by_subj": subject}
             try:
                 record = await get_record(self._connection, STREAM_REQUESTS, query, give_up_s=1.0)
             except BrokerError as error:
                 raise _unavailable(error) from error
-            known = self._ages[subject] = (look.at, record.stored_at if record is not None else time.time())
+            known = self._ages[subject] = (look.asked_at, record.stored_at if record is not None else time.time())
         return max(0.0, time.time() - known[1])
 
     async def hand_back(self, ack_subject: str) -> None:
@@ -144,8 +169,8 @@ class WorkQueue:
         payload = encode_request(request)
         headers = request_headers(request)
         if len(payload) > MAX_INLINE_BYTES:
-            blob = await put_blob(self._connection, request.request_id, payload, _SUBMIT_S)
             self._blobs.add(request.request_id)
+            blob = await put_blob(self._connection, request.request_id, payload, _SUBMIT_S)
             headers[BLOB], payload = str(blob), b""
         ack = await self._connection.publish_acked(
             request_subject(request.model, request.priority),
@@ -159,11 +184,7 @@ class WorkQueue:
             raise ServingError(ErrorCode.INTERNAL, f"submission {request.submission} was used before")
         return ack.seq
 
-    async def _look(self, model: str, priority: PriorityClass) -> _Look:
-        name = consumer_name(model, priority)
-        known = self._looks.get(name)
-        if known is not None and time.monotonic() - known.at < _CACHE_S:
-            return known
+    async def _ask_once(self, name: str) -> Look:
         task = self._looking.get(name)
         if task is None:  # one question at a time, however many ask
             task = self._looking[name] = asyncio.create_task(self._ask(name))
@@ -173,16 +194,20 @@ class WorkQueue:
         except BrokerError as error:
             raise _unavailable(error) from error
 
-    async def _ask(self, name: str) -> _Look:
-        depth, delivered = QueueDepth(0, 0), 0
+    async def _ask(self, name: str) -> Look:
+        asked_at = time.monotonic()
+        depth, num_delivered, delivered_seq = QueueDepth(0, 0), 0, 0
         try:
             info: dict[str, Any] = await self._connection.api(f"CONSUMER.INFO.{STREAM_REQUESTS}.{name}", timeout_s=1.0)
             depth = QueueDepth(info["num_pending"], info["num_ack_pending"])
-            delivered = info["delivered"]["stream_seq"]
+            num_delivered, delivered_seq = info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"]
         except ApiError as error:
             if error.err_code != _CONSUMER_NOT_FOUND:
                 raise
-        look = self._looks[name] = _Look(time.monotonic(), depth, delivered)
+        if len(self._looks) >= _MAX_KNOWN:  # of models that came and went
+            self._looks.clear()
+            self._ages.clear()
+        look = self._looks[name] = Look(asked_at, depth, num_delivered, delivered_seq)
         return look
 
 

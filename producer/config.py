@@ -49,7 +49,9 @@ class MetricsConfig:
 class EdgeConfig:
     """Settings of one edge process. Times in seconds, sizes in bytes; port 0 takes a free one.
 
-    `max_concurrent` bounds generation calls in this edge, held, queued and streaming together. `run_file` lists the
+    `max_concurrent` bounds generation calls in this edge, held, queued and streaming together; each prompt of a call
+    counts. `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
+    one stream has not got rid of; a client that leaves it full for `slow_reader_timeout_s` is cut. `run_file` lists the
     workers whose metrics this edge passes on; None when it runs alone.
     """
 
@@ -61,12 +63,14 @@ class EdgeConfig:
     port: int = 8080
     max_concurrent: int = 4096
     max_body_bytes: int = 8 * 1024 * 1024
+    body_buffer_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 60.0
     request_timeout_s: float = 600.0
     # The journal lives an hour, and a client may resume a quarter of an hour after the end.
     max_timeout_s: float = 2700.0
     status_hold_s: float = 10.0
     comment_interval_s: float = 4.0
+    stream_buffer_bytes: int = 256 * 1024
     slow_reader_timeout_s: float = 60.0
     resume_window_s: float = 900.0
     # Of ended calls that were not journaled, for the same time; the oldest are given up first.

@@ -34,10 +34,14 @@ class EdgeMetrics:
         )
         self._stream_tokens = self._counter("stream_tokens", "Tokens sent in streams.", "model")
         self._queue_depth = self._gauge("queue_depth", "Requests waiting for a worker.", "model", "priority")
+        self._queue_tokens = self._gauge(
+            "queue_prompt_tokens", "Estimated prompt tokens of the requests that wait.", "model", "priority"
+        )
         self._queue_age = self._gauge("queue_oldest_age_seconds", "Longest wait so far.", "model", "priority")
         self._workers_desired = self._gauge("workers_desired", "Workers that would leave nothing waiting.", "model")
         self.live_calls = self._gauge("live_calls", "Generation calls in this edge.")
         self._auth_failures = self._counter("auth_failures", "Refused credentials.", "reason")
+        self.slow_readers = self._counter("slow_readers", "Streams cut because their client did not read.")
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):
@@ -71,8 +75,9 @@ class EdgeMetrics:
     def for_stream(self, model: str) -> "StreamMetrics":
         return StreamMetrics(self._stream_tokens.labels(model), self._inter_token.labels(model))
 
-    def queue(self, model: str, priority: PriorityClass, depth: int, oldest_age_s: float) -> None:
+    def queue(self, model: str, priority: PriorityClass, depth: int, tokens: int, oldest_age_s: float) -> None:
         self._queue_depth.labels(model, str(priority)).set(depth)
+        self._queue_tokens.labels(model, str(priority)).set(tokens)
         self._queue_age.labels(model, str(priority)).set(oldest_age_s)
 
     def workers_desired(self, model: str, number: int) -> None:

@@ -6,7 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ModelCard(BaseModel):
-    """A known model (bucket `models`): written at start from configuration, later by administrators."""
+    """A known model (bucket `models`): written at start from configuration, later by administrators.
+
+    `queue_max` and `queue_max_tokens` bound what waits in one class: requests, and their estimated prompt tokens (0: no
+    bound).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,6 +22,7 @@ class ModelCard(BaseModel):
     created: int
     max_output_tokens: int = 1024
     queue_max: int = Field(default=256, ge=0)
+    queue_max_tokens: int = Field(default=131_072, ge=0)
     no_worker: Literal["refuse", "queue"] = "refuse"
 
 

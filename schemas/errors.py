@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     BROKER_UNAVAILABLE = "broker_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
+    SLOW_READER = "slow_reader"
 
 
 class ErrorKind(NamedTuple):
@@ -70,6 +71,8 @@ _KINDS = {
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),
+    # Seen only at the end of a stream that was cut.
+    ErrorCode.SLOW_READER: ErrorKind(429, "rate_limit_error"),
 }
 _BAD_REQUEST = ErrorKind(400, _INVALID)
 

@@ -87,6 +87,9 @@ def _server(values: Values) -> ServerSettings:
         max_prompts=values.get(table.MAX_PROMPTS),
         cors_origins=values.get(table.CORS_ORIGINS),
         unknown_parameters=values.get(table.UNKNOWN_PARAMETERS),
+        body_buffer_bytes=values.get(table.BODY_BUFFER_BYTES),
+        stream_buffer_bytes=values.get(table.STREAM_BUFFER_BYTES),
+        slow_reader_timeout_s=values.get(table.SLOW_READER_TIMEOUT_S),
     )
 
 

@@ -108,6 +108,7 @@ def _read_model(model_id: str, fields: dict[str, Given]) -> ModelSettings:
         chat_template=get(table.MODEL_CHAT_TEMPLATE),
         max_output_tokens=get(table.MODEL_MAX_OUTPUT),
         queue_max=get(table.MODEL_QUEUE_MAX),
+        queue_max_tokens=get(table.MODEL_QUEUE_MAX_TOKENS),
         no_worker=get(table.MODEL_NO_WORKER),
     )
 

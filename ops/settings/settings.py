@@ -22,6 +22,9 @@ class ServerSettings:
     max_prompts: int
     cors_origins: tuple[str, ...]
     unknown_parameters: str
+    body_buffer_bytes: int
+    stream_buffer_bytes: int
+    slow_reader_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class ModelSettings:
     chat_template: str | None
     max_output_tokens: int
     queue_max: int
+    queue_max_tokens: int
     no_worker: str
 
 

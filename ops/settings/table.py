@@ -22,7 +22,8 @@ HOST = Setting("server.host", text("a host name or address"), "localhost",
 HTTP_PORT = Setting("server.http_port", integer(0, 65535), 8080,
     "Port of the HTTP server; 0 takes a free one.", "--port", "INFERFLUX_PORT_OVERRIDE")
 MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
-    "Generation calls that one edge holds at a time, waiting and streaming together; more are refused with 429.")
+    "Generation calls that one edge holds at a time, waiting and streaming together, each prompt of a call counted; "
+    "more are refused with 429.")
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
 BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
@@ -37,6 +38,13 @@ MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
     "Prompts that one call to /v1/completions may carry.")
 CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),
     "Further origins whose pages may call the API from a browser; `*` is all. Pages of this machine always may.")
+BODY_BUFFER_BYTES = Setting("server.body_buffer_bytes", size_bytes(1024, 2**36), 64 * 2**20,
+    "Bytes of request bodies that one edge holds at a time, from the first byte until their requests are queued; "
+    "what would go beyond is refused with 429. Never less than `server.max_body_bytes`.")
+STREAM_BUFFER_BYTES = Setting("server.stream_buffer_bytes", size_bytes(32 * 2**10, 2**28), 256 * 2**10,
+    "What one stream may hold that its client has not taken yet, in the edge and in the system's socket together.")
+SLOW_READER_TIMEOUT_S = Setting("server.slow_reader_timeout_s", seconds(1, 600), 60.0,
+    "How long a client may leave that buffer full before its stream is cut. The request goes on, and can be resumed.")
 UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "ignore"), "refuse",
     "What happens to a request with a parameter nobody knows: 400, or served with X-InferFlux-Ignored.")
 
@@ -83,6 +91,10 @@ MODEL_MAX_OUTPUT = Setting("models.<id>.max_output_tokens", integer(1, 2**20), 1
     "Most tokens of an answer when the request does not say.")
 MODEL_QUEUE_MAX = Setting("models.<id>.queue_max", integer(0, 10_000_000), 256,
     "Requests of one priority class that may wait for it; more are refused with 429.")
+MODEL_QUEUE_MAX_TOKENS = Setting("models.<id>.queue_max_tokens", integer(0, 10**12), 131_072,
+    "Estimated prompt tokens of the requests of one class that may wait for it; more are refused with 429. 0 is no "
+    "bound. The default is ten minutes of prompts, the usual deadline, where a machine reads 200 tokens a second, as "
+    "two cores do with a small model; raise it where prompts are read faster.")
 MODEL_NO_WORKER = Setting("models.<id>.no_worker", choice("refuse", "queue"), "refuse",
     "What happens while no worker serves it: 503, or waiting in the queue.")
 MODEL_PATH = Setting("", optional(text("a model source")), None,

@@ -4,23 +4,29 @@ Authentication comes before a body is read and is therefore not a stage; an offl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from producer.edge.plan import Plan
+from producer.edge.waiting import Ticket
 from schemas.control import ModelCard, ServedModel
 from schemas.requests import Identity
 
 
 @dataclass(slots=True)
 class Admission:
-    """A plan on its way through the stages, which fill in what they find out."""
+    """A plan on its way through the stages, which fill in what they find out.
+
+    `prompt_tokens` is estimated, one number for each prompt. `ticket` is room in the queue; whoever submits the plan
+    settles it.
+    """
 
     identity: Identity
     plan: Plan
     card: ModelCard | None = None
     serving: Sequence[ServedModel] = ()
-    prompt_tokens_estimate: int = 0
+    prompt_tokens: list[int] = field(default_factory=list)
+    ticket: Ticket | None = None
 
     @property
     def model(self) -> ModelCard:
@@ -35,5 +41,11 @@ class Stage(Protocol):
 
 
 async def admit(admission: Admission, stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        await stage(admission)
+    """Run the stages in order. Raises ServingError with the first refusal; then the admission holds nothing."""
+    try:
+        for stage in stages:
+            await stage(admission)
+    except BaseException:
+        if admission.ticket is not None:
+            admission.ticket.release()
+        raise

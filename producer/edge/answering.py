@@ -35,7 +35,9 @@ async def answer(services: Services, call: Call, reader: Reader, departure: Depa
             if call.first_failure is not None and not call.has_tokens:
                 _raise_failure(services, call)
         _check_start(services, call, reader)
-        response = CallStream(services, call, reader, headers | {RESUME: resume_path(call.request_id)})
+        if call.is_journaled:
+            headers[RESUME] = resume_path(call.request_id)
+        response = CallStream(services, call, reader, headers)
         handed_over = True
         return response
     finally:
@@ -68,7 +70,7 @@ def _raise_instead(services: Services, call: Call, reader: Reader, hold: Hold) -
     if hold is Hold.LEFT:
         raise ClientLeft
     if hold is Hold.DRAINED:
-        raise services.drain.interruption(call.request_id, reader.last_event_id)
+        raise services.drain.interruption(call, reader.last_event_id)
     if call.failure is not None:
         raise call.failure
 

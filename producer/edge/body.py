@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -26,10 +27,19 @@ class UnreadBody(ServingError):
     """A refusal while more of the body is on its way: the connection cannot be used for another request."""
 
 
-async def read_json(request: Request, max_bytes: int, timeout_s: float) -> tuple[dict[str, Any], bytes]:
-    """The body as a JSON object, and its bytes. Raises ServingError (400, 413) or ClientLeft."""
+Take = Callable[[int], None]
+
+
+def _take_freely(num_bytes: int) -> None:
+    return
+
+
+async def read_json(
+    request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely
+) -> tuple[dict[str, Any], bytes]:
+    """The body as a JSON object, and its bytes. Raises ServingError (400, 413, and what `take` does) or ClientLeft."""
     check_content_type(request.headers)
-    body = await read_body(request, max_bytes, timeout_s)
+    body = await read_body(request, max_bytes, timeout_s, take)
     return parse_json(body), body
 
 
@@ -49,8 +59,12 @@ def check_content_type(headers: Headers) -> None:
         raise ServingError(ErrorCode.INVALID_JSON, "A compressed body (Content-Encoding) is not accepted.")
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body. Raises ServingError (413 too large, 400 too slow) or ClientLeft."""
+async def read_body(request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely) -> bytes:
+    """The whole body; `take` is told of each piece and may refuse it.
+
+    Raises ServingError (413 too large, 400 too slow) or ClientLeft. What is on its way of a refused body is read and
+    dropped by the server.
+    """
     too_large = UnreadBody(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is larger than {max_bytes} bytes.")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
@@ -70,6 +84,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
                 size += len(chunk)
                 if size > max_bytes:
                     break
+                take(len(chunk))
                 chunks.append(chunk)
                 if not more:
                     return b"".join(chunks)

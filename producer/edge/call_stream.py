@@ -27,15 +27,24 @@ class CallStream(EventStream):
         self._call = call
         self._on_disconnect = reader.on_disconnect
         self._source = stream_events(services, call, reader.start)
-        super().__init__(self._source, headers=headers, stalled_after_s=services.config.slow_reader_timeout_s)
+        super().__init__(
+            self._source,
+            headers=headers,
+            stalled_after_s=services.config.slow_reader_timeout_s,
+            farewell=lambda: error_event(_too_slow(services, call)),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+            # Sends to a client that is gone succeed silently, and so do those into the buffers of a connection.
+            self._call.delivered = self._call.delivered and await self.was_taken()
         finally:
-            if self.left:
-                # Sends to a client that is gone succeed silently.
+            if self.left or self.cut:
                 self._call.delivered = False
+            if self.cut:
+                self._services.lifecycle.reader_cut(self._call)
+            # Whoever is cut by us has not left: it can come back for the rest.
             # Not in the generator: an await there is cancelled together with it.
             self._services.lifecycle.detach(self._call, left=self.left, on_disconnect=self._on_disconnect)
             async with aclosing(self._source):
@@ -68,8 +77,9 @@ async def stream_events(
             if call.failure is not None:
                 raise call.failure
             if drain.is_expired:
-                raise drain.interruption(call.request_id, writer.last_event_id)
-            await changes.wait(writer.length, narrator.wait_s())
+                raise drain.interruption(call, writer.last_event_id)
+            if not writer.is_behind:
+                await changes.wait(writer.length, narrator.wait_s())
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))
         yield events + writer.end()
@@ -86,3 +96,13 @@ async def stream_events(
         call.delivered = call.is_over
     finally:
         changes.close()
+
+
+def _too_slow(services: Services, call: Call) -> Interrupted:
+    """The client itself knows which event it had last."""
+    config = services.config
+    why = (
+        f"The stream was cut: its client left the {config.stream_buffer_bytes} bytes that may wait for it untaken for "
+        f"{config.slow_reader_timeout_s:g} s."
+    )
+    return Interrupted(ErrorCode.SLOW_READER, why, call.request_id, None)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from producer.edge.errors import error_of
 from producer.edge.shapes import Header
@@ -79,6 +79,13 @@ class Part:
         return True
 
 
+class Place(NamedTuple):
+    """Where a call was in the queue of its class when it was last looked for, and the deliveries of that by then."""
+
+    position: int
+    num_delivered: int
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """What one HTTP call asked for. `header` renders its answers; times are monotonic.
@@ -100,7 +107,7 @@ class Call:
     body_hash: str = ""
     idempotency_key: str | None = None
     num_readers: int = 0
-    position: int | None = None
+    place: Place | None = None
     delivered: bool = False
     cancelled: bool = False
     deadline_noted: bool = False
@@ -176,29 +183,55 @@ class Call:
 
 
 class LiveCalls:
-    """The calls of this edge that are not over and done with, by request id. Those set aside do not count as open."""
+    """The calls of this edge that are not over and done with, by request id. Those set aside do not count as open.
 
-    def __init__(self) -> None:
+    `max_parts` bounds what an edge may hold, counted in parts; who adds a call asks `is_full` before.
+    """
+
+    def __init__(self, max_parts: int) -> None:
+        self._max_parts = max_parts
         self._calls: dict[str, Call] = {}
         self._aside: dict[str, Call] = {}
+        self.num_parts = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def is_full(self) -> bool:
+        return self.num_parts >= self._max_parts
+
     def __iter__(self) -> Iterator[Call]:
         return iter([*self._calls.values(), *self._aside.values()])
+
+    def ages(self, model: str, now: float) -> list[float]:
+        """Seconds since their start of the model's requests that run; of this edge's own calls. `now` is monotonic."""
+        return [
+            now - part.started_at
+            for call in self._calls.values()
+            if call.model == model and not call.is_followed
+            for part in call.open_parts()
+            if part.started_at is not None
+        ]
 
     def get(self, request_id: str) -> Call | None:
         return self._calls.get(request_id) or self._aside.get(request_id)
 
     def add(self, call: Call) -> None:
+        assert call.request_id not in self._calls, "already there"
         self._calls[call.request_id] = call
+        self.num_parts += len(call.parts)
 
     def set_aside(self, call: Call) -> None:
         self._aside[call.request_id] = call
-        self._calls.pop(call.request_id, None)
+        self._close(call)
 
     def remove(self, call: Call) -> None:
-        for calls in (self._calls, self._aside):
-            if calls.get(call.request_id) is call:
-                del calls[call.request_id]
+        if self._aside.get(call.request_id) is call:
+            del self._aside[call.request_id]
+        self._close(call)
+
+    def _close(self, call: Call) -> None:
+        if self._calls.get(call.request_id) is call:
+            del self._calls[call.request_id]
+            self.num_parts -= len(call.parts)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from producer.edge.calls import Call
 from producer.edge.errors import Interrupted
 from schemas.errors import ErrorCode, ServingError
 
@@ -35,6 +36,8 @@ class Drain:
             retry_after_s=1,
         )
 
-    def interruption(self, request_id: str, last_event_id: str | None) -> Interrupted:
+    def interruption(self, call: Call, last_event_id: str | None) -> ServingError:
         """What a reader is told whose time is up; `last_event_id` is the place it has come to."""
-        return Interrupted(ErrorCode.BROKER_UNAVAILABLE, _WHY, request_id, last_event_id)
+        if not call.is_journaled:
+            return self.error()  # no other edge can go on with it
+        return Interrupted(ErrorCode.BROKER_UNAVAILABLE, _WHY, call.request_id, last_event_id)

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client.exposition import generate_latest
 
 from producer.edge.demand import workers_desired
+from producer.edge.retry_after import Line
 from producer.edge.services import Services
 from producer.edge.worker_families import merge_exposition
 from schemas.control import ModelCard
@@ -42,7 +43,8 @@ async def _refresh_model(services: Services, card: ModelCard) -> None:
     for priority in PriorityClass:
         depth = await services.queue.depth(card.id, priority)
         age_s = await services.queue.oldest_age_s(card.id, priority)
-        services.metrics.queue(card.id, priority, depth.waiting, age_s)
+        tokens = services.waiting.tokens(Line(card.id, priority))
+        services.metrics.queue(card.id, priority, depth.waiting, tokens, age_s)
         in_system += depth.waiting + depth.running
     serving = services.models.serving(card.id)
     slots = serving[0].slots if serving else 1

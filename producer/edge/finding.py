@@ -14,6 +14,7 @@ from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, Identity, PriorityClass
 
 _READ_S = 10.0
+_FULL_AGAIN_S = 1.0
 
 
 class Finding:
@@ -23,25 +24,31 @@ class Finding:
         self._connection = connection
         self._calls = calls
 
-    async def find(self, request_id: str, identity: Identity) -> Call | Unreadable | None:
+    async def find(
+        self, request_id: str, identity: Identity, *, even_if_full: bool = False
+    ) -> Call | Unreadable | None:
         """The call; None without any record of the id. A call of this edge may be of another owner too.
 
-        Raises ServingError (503).
+        Raises ServingError (503, or 429 when this edge holds as many calls as it may).
         """
-        return self._calls.get(request_id) or await self._open(request_id, identity)
+        return self._calls.get(request_id) or await self._open(request_id, identity, even_if_full)
 
-    async def find_own(self, request_id: str, identity: Identity) -> Call | Unreadable | None:
+    async def find_own(
+        self, request_id: str, identity: Identity, *, even_if_full: bool = False
+    ) -> Call | Unreadable | None:
         """The same, with calls of others unreadable."""
-        found = await self.find(request_id, identity)
+        found = await self.find(request_id, identity, even_if_full=even_if_full)
         return Unreadable(None) if isinstance(found, Call) and found.identity.owner != identity.owner else found
 
-    async def _open(self, request_id: str, identity: Identity) -> Call | Unreadable | None:
+    async def _open(self, request_id: str, identity: Identity, even_if_full: bool) -> Call | Unreadable | None:
         try:
             found = await find_journal(self._connection, request_id)
             if not isinstance(found, Found):
                 return found
             if not _is_of(found.accepted, identity.owner):
                 return Unreadable(None)
+            if self._calls.is_full and not even_if_full:
+                raise _full()
             call = await self._follow(request_id, found, identity)
         except (BrokerError, TimeoutError) as error:
             raise ServingError(
@@ -68,6 +75,15 @@ class Finding:
             raise
         parts = [Part(each, found.edge, view) for each, view in zip(ids, views, strict=True)]
         return _restore(request_id, found.accepted, parts, identity)
+
+
+def _full() -> ServingError:
+    return ServingError(
+        ErrorCode.QUEUE_FULL,
+        "This server holds as many calls as it may.",
+        retryable=True,
+        retry_after_s=_FULL_AGAIN_S,
+    )
 
 
 def no_such_request() -> ServingError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from producer.edge.admission import Admission, admit
 from producer.edge.answering import answer
+from producer.edge.arrivals import Arrival
 from producer.edge.body import read_json
 from producer.edge.calls import Call, Superseded
 from producer.edge.context import context_of, identity_of
@@ -41,19 +42,34 @@ class Asked:
     ignored: tuple[str, ...]
 
 
+class Begun(NamedTuple):
+    """A call that runs, and how to answer it. Nothing of what was asked: prompts are not held while it runs."""
+
+    call: Call
+    departure: Departure
+    reader: Reader
+
+
 async def generate(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Response:
     """The handler of every generation route. Raises ServingError until the status is decided."""
+    call, departure, reader = await _begin(request, services, endpoint, to_plan)
+    return await answer(services, call, reader, departure)
+
+
+async def _begin(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Begun:
     model = UNKNOWN_MODEL
     try:
-        asked = await _read(request, services, endpoint, to_plan)
-        card = services.models.find(asked.plan.model)
-        model = card.id if card is not None else UNKNOWN_MODEL
-        departure = Departure(request.receive)
-        try:
-            call = await _start(request, services, asked)
-        except BaseException:
-            await departure.stop()
-            raise
+        with services.arrivals.enter() as arrival:
+            asked = await _read(request, services, endpoint, to_plan, arrival)
+            card = services.models.find(asked.plan.model)
+            model = card.id if card is not None else UNKNOWN_MODEL
+            arrival.take_places(len(asked.plan.prompts))
+            departure = Departure(request.receive)
+            try:
+                call = await _start(request, services, asked)
+            except BaseException:
+                await departure.stop()
+                raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)
         _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
@@ -64,13 +80,13 @@ async def generate(request: Request, services: Services, endpoint: Endpoint, to_
         on_disconnect=asked.directives.on_disconnect,
         ignored=asked.ignored,
     )
-    return await answer(services, call, reader, departure)
+    return Begun(call, departure, reader)
 
 
-async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan) -> Asked:
+async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan, arrival: Arrival) -> Asked:
     config = services.config
     directives = read_directives(request.headers, services.limits.max_timeout_s)
-    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s)
+    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes)
     checked = check_parameters(endpoint, values, config.unknown_parameters)
     plan = to_plan(checked.values, services.limits)
     return Asked(plan, directives, body_hash(endpoint, body), checked.ignored)

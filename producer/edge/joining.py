@@ -65,7 +65,7 @@ class Joining:
 
         Raises ServingError: 404 when there is no such request of this owner, 503 when it cannot be recorded.
         """
-        call = await self._finding.find_own(request_id, identity)
+        call = await self._finding.find_own(request_id, identity, even_if_full=True)
         if not isinstance(call, Call):
             raise no_such_request()
         if call.is_over:

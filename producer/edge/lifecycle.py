@@ -11,7 +11,7 @@ from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part
-from producer.edge.errors import error_of
+from producer.edge.errors import NOT_SUBMITTED, error_of
 from producer.edge.kept import KeptAnswers
 from producer.edge.rates import ServiceRates
 from producer.edge.retention import Retention
@@ -72,6 +72,11 @@ class Lifecycle:
             self.cancel(call, "client_left")
         self.settle(call)
 
+    def reader_cut(self, call: Call) -> None:
+        """A reader was too slow and is cut off. Unlike one that left it takes nothing with it."""
+        self._metrics.slow_readers.inc()
+        self._note(call, "reader_cut")
+
     def cancel(self, call: Call, reason: str) -> None:
         """End what is open of a call, in the background: in the journal, at the worker and in the queue."""
         if call.cancelled:
@@ -115,9 +120,9 @@ class Lifecycle:
             if part.view.fold.started is None:
                 await self._withdraw(part)
 
-    async def forget(self, part: Part) -> None:
-        """Drop the journal of a part that never came into the queue."""
-        await self._retention.drop(part.edge, part.request_id, "not_submitted")
+    def forget(self, part: Part) -> None:
+        """Drop the journal of a part that never came into the queue: nobody was promised it."""
+        self._retention.drop(part.edge, part.request_id, NOT_SUBMITTED)
 
     async def _withdraw(self, part: Part) -> None:
         seq, part.seq = part.seq, None
@@ -133,12 +138,15 @@ class Lifecycle:
             if part.note_start() and not call.is_followed and part.started is not None and part.started_at is not None:
                 waited = part.started_at - call.accepted_at
                 self._metrics.started(call.model, call.priority, waited)
+                self._rates.note_start(call.model, call.priority)
                 self._note(call, "started", worker=part.started.worker, waited_s=round(waited, 3))
 
     def note_first_token(self, call: Call) -> None:
-        if call.first_token_at is not None or not call.has_tokens:
+        if call.first_token_at is not None:
             return
         self.note_starts(call)
+        if not call.has_tokens:
+            return
         call.first_token_at = time.monotonic()
         if call.is_followed:
             return
@@ -171,26 +179,26 @@ class Lifecycle:
             # Ended from elsewhere before a worker had it.
             self._background.spawn(self._withdraw(part), f"withdraw {part.request_id}")
         if call.delivered and call.idempotency_key is None and isinstance(part.view.fold.terminal, Finished | Failed):
-            self._background.spawn(self._retention.drop(part.edge, part.request_id), f"purge {part.request_id}")
+            self._retention.drop(part.edge, part.request_id)
         elif not call.is_followed:
             # Not delivered for sure: with an idempotency key the client says that it may ask again. A cancelled journal
             # stays for now as well, since whoever still holds the work must find out.
             self._retention.keep_for_resume(part.edge, part.request_id)
 
     def _count(self, call: Call) -> None:
-        now = time.monotonic()
         code, num_tokens = OK, 0
         for part in call.parts:
             terminal = part.view.fold.terminal
             num_tokens += part.view.fold.length
             if isinstance(terminal, Finished):
-                if part.started_at is not None:
-                    self._rates.note(call.model, now - part.started_at)
+                # Until its last record; its readers may have taken longer.
+                if part.started_at is not None and part.view.last_activity > part.started_at:
+                    self._rates.note(call.model, part.view.last_activity - part.started_at)
             elif isinstance(terminal, Failed | Cancelled):
                 code = str(error_of(terminal).code)
         if call.failure is not None and code == OK:
             code = str(call.failure.code)
-        duration = now - call.accepted_at
+        duration = time.monotonic() - call.accepted_at
         self._metrics.ended(call.header.endpoint, call.model, code, duration)
         self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
 
@@ -207,7 +215,9 @@ class Lifecycle:
         )
         numbers = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
         self._background.spawn(
-            self._transitions.note(call.request_id, event, elapsed_s=elapsed, **numbers), f"note {call.request_id}"
+            self._transitions.note(call.request_id, event, elapsed_s=elapsed, **numbers),
+            f"note {call.request_id}",
+            is_needed=False,
         )
 
     def fail_locally(self, call: Call, error: ServingError) -> None:

@@ -1,9 +1,11 @@
 """Comments that keep a stream alive while there is no text, and say what it is waiting for."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
 from producer.edge.calls import Call
+from producer.edge.position import Position
 from producer.edge.rates import ServiceRates
 from producer.edge.sse import PING, prefill_comment, queued_comment
 
@@ -11,7 +13,7 @@ from producer.edge.sse import PING, prefill_comment, queued_comment
 _LOOK_S = 1.0
 _MIN_GAP_S = 0.25
 
-PositionOf = Callable[[Call], Awaitable[int]]
+PositionOf = Callable[[Call], Awaitable[Position]]
 
 
 class Narrator:
@@ -56,4 +58,5 @@ class Narrator:
         if self._call.has_started:
             return PING
         position = await self._position_of(self._call)
-        return queued_comment(position, round(self._rates.time_for(self._call.model, position)))
+        eta_s = self._rates.time_for(self._call.model, self._call.priority, position.own, position.above)
+        return queued_comment(position.overall, math.ceil(eta_s))

@@ -1,23 +1,38 @@
-"""HTTP/1.1 as uvicorn speaks it, with our form of errors and limits on headers."""
+"""HTTP/1.1 as uvicorn speaks it, with our form of errors, and limits on headers, connections and buffers."""
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from producer.edge.errors import dumps, error_object
+from producer.edge.errors import dumps, error_object, error_response
 from producer.edge.ids import mint_request_id
+from producer.edge.wire import Wire, put_wire
 from schemas.errors import ErrorCode, ServingError
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _HEADERS_WITHIN_S = 30.0
 _MAX_HEADER_BYTES = 64 * 1024
+# Beyond the limit connections are told so; so many more are closed without a word.
+_SURPLUS = 256
+# Whoever watches over this process must not take it for dead because it is busy.
+_PROBES = (b"/livez", b"/readyz", b"/healthz", b"/health")
+_COME_BACK_S = 1.0
+
+
+class ConnectionLimits(NamedTuple):
+    """`max_connections` of one server. A send waits while more than `write_buffer_bytes` lie in a connection."""
+
+    max_connections: int = 1024
+    write_buffer_bytes: int = 64 * 1024
 
 
 class EdgeProtocol(HttpToolsProtocol):
     """One connection."""
 
+    limits = ConnectionLimits()
     _header_timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
 
@@ -31,6 +46,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        high = self.limits.write_buffer_bytes
+        transport.set_write_buffer_limits(high=high, low=high // 4)
+        if len(self.connections) > self.limits.max_connections + _SURPLUS:
+            transport.abort()
+            return
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,7 +72,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_header_timer()
+        if len(self.connections) > self.limits.max_connections and not self.url.startswith(_PROBES):
+            self.app = _turn_away
         super().on_headers_complete()
+        if self.cycle is not None:
+            put_wire(cast(Scope, self.cycle.scope), Wire(self.transport, self.cycle))
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets the same kind of answer as everything else."""
@@ -68,6 +92,12 @@ class EdgeProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(lines))
         self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """A client that has left its answer lying for so long does not get the time to take it."""
+        if self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
 
     def _count(self, num_bytes: int) -> None:
         self._header_bytes += num_bytes
@@ -87,3 +117,18 @@ class EdgeProtocol(HttpToolsProtocol):
     def _headers_too_slow(self) -> None:
         if not self.transport.is_closing():
             self.send_400_response("The request's headers did not arrive in time.")
+
+
+def make_protocol(limits: ConnectionLimits) -> type[EdgeProtocol]:
+    """The protocol of one server: uvicorn wants a class and creates the connections itself."""
+    return type("EdgeProtocol", (EdgeProtocol,), {"limits": limits})
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    error = ServingError(
+        ErrorCode.QUEUE_FULL,
+        "This server has as many connections as it may.",
+        retryable=True,
+        retry_after_s=_COME_BACK_S,
+    )
+    await error_response(error, {"connection": "close", "x-request-id": mint_request_id()})(scope, receive, send)

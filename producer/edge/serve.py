@@ -23,9 +23,9 @@ from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.app import create_app
 from producer.edge.exposition import exposition
-from producer.edge.listening import listen, listen_nearby, port_of
+from producer.edge.listening import SocketOptions, listen, listen_nearby, port_of
 from producer.edge.output_filter import FilterFactory
-from producer.edge.protocol import EdgeProtocol
+from producer.edge.protocol import ConnectionLimits, make_protocol
 from producer.edge.services import Services, open_services
 
 _log = structlog.stdlib.get_logger("inferflux.edge.serve")
@@ -34,6 +34,10 @@ _KEEP_ALIVE_S = 65
 # After the drain's deadline: time for last events to be written.
 _FAREWELL_S = 3
 _TICK_S = 1.0
+# How much longer than we the kernel waits for a client that takes nothing.
+_KERNEL_PATIENCE_S = 30.0
+_FURTHER_CONNECTIONS = 64
+_SCRAPE_CONNECTIONS = 64
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -61,14 +65,14 @@ async def run_edge(
     anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
-    sockets = listen(config.host, config.port)
+    sockets = listen(config.host, config.port, _socket_options(config))
     with contextlib.ExitStack() as closing:
         closing.callback(_close_all, sockets)
         async with (
             open_services(config, broker_config, extra_stages=extra_stages, filters=filters) as services,
             _scrape_port(services) as metrics_url,
         ):
-            server = _make_server(create_app(config, services), config.drain_timeout_s)
+            server = _make_server(create_app(config, services), config.drain_timeout_s, _connection_limits(config))
             with _signals(stopping, services, server) if handle_signals else contextlib.nullcontext():
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
@@ -106,11 +110,21 @@ class _Server(uvicorn.Server):
                     await self._stop.wait()
 
 
-def _make_server(app: ASGIApp, drain_timeout_s: float, *, lifespan: bool = True) -> _Server:
+def _socket_options(config: EdgeConfig) -> SocketOptions:
+    """Of the buffer of a stream the kernel gets half: it takes twice what it is asked for, its own books included."""
+    return SocketOptions(config.stream_buffer_bytes // 4, config.slow_reader_timeout_s + _KERNEL_PATIENCE_S)
+
+
+def _connection_limits(config: EdgeConfig) -> ConnectionLimits:
+    """Of the rest an eighth is left for the last event, which goes in whole. Besides those of calls, some may idle."""
+    return ConnectionLimits(2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8)
+
+
+def _make_server(app: ASGIApp, drain_timeout_s: float, limits: ConnectionLimits, *, lifespan: bool = True) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=EdgeProtocol,
+            http=make_protocol(limits),
             ws="none",
             lifespan="on" if lifespan else "off",
             log_config=None,
@@ -182,7 +196,7 @@ async def _scrape_port(services: Services) -> AsyncIterator[str]:
         return Response(await exposition(services), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app = Starlette(routes=[Route("/metrics", metrics)])
-    server = _make_server(app, 0, lifespan=False)
+    server = _make_server(app, 0, ConnectionLimits(_SCRAPE_CONNECTIONS), lifespan=False)
     serving = asyncio.create_task(server.serve(sockets), name="metrics server")
     try:
         await _started(server, serving)

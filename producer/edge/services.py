@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from broker.connection import BrokerConfig, Connection
+from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.journal import JournalHub
 from broker.registry import Registry
 from broker.transitions import Transitions
@@ -17,6 +19,7 @@ from broker.worker_control import WorkerControl
 from producer.auth.api_keys import ApiKeys
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
+from producer.edge.arrivals import Arrivals
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls
 from producer.edge.demand import Demand
@@ -29,18 +32,20 @@ from producer.edge.kept import KeptAnswers
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
+from producer.edge.position import Position, position_of
+from producer.edge.queue_view import QueueView
 from producer.edge.rates import ServiceRates
 from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
+from producer.edge.retry_after import RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
-from producer.edge.stages.queue import Concurrency, QueueRoom
+from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
+from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
-from schemas.errors import ServingError
-from schemas.requests import PriorityClass
 
 _CLOSE_S = 5.0
 
@@ -56,6 +61,8 @@ class Services:
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
+    arrivals: Arrivals
+    waiting: Waiting
     lifecycle: Lifecycle
     submitter: Submitter
     joining: Joining
@@ -74,22 +81,19 @@ class Services:
         """Whether requests can be taken: broker connected and journals followed."""
         return self.connection.is_connected and self.hub.is_live
 
-    async def position_of(self, call: Call) -> int:
-        """Place in the queue, 1 for the next: an upper bound that never rises."""
-        try:
-            ahead = 0
-            for priority in PriorityClass:
-                if priority.rank <= call.priority.rank:
-                    ahead += (await self.queue.depth(call.model, priority)).waiting
-        except ServingError:
-            ahead = call.position or 1
-        call.position = max(1, ahead if call.position is None else min(call.position, ahead))
-        return call.position
+    async def position_of(self, call: Call) -> Position:
+        return await position_of(call, self.queue.look)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The tasks that watch over calls and journals."""
+        """The tasks that watch over calls, journals and the queue."""
+
+        async def announce(tokens: WaitingTokens) -> None:
+            await announce_waiting(self.connection, self.config.edge_id, tokens)
+
+        listening = await listen_for_waiting(self.connection, self.waiting.heard)
         tasks = [
+            asyncio.create_task(self.waiting.run(announce), name="waiting"),
             asyncio.create_task(self.guardian.run(), name="guardian"),
             asyncio.create_task(self.retention.run(), name="retention"),
         ]
@@ -99,7 +103,9 @@ class Services:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await listening.close()
             await self.background.close(_CLOSE_S)
+            await self.retention.close(_CLOSE_S)
 
 
 @asynccontextmanager
@@ -138,8 +144,10 @@ def _build(
     models.note_default()
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
-    metrics, background, calls, demand = EdgeMetrics(CollectorRegistry()), Background(), LiveCalls(), Demand()
-    rates = ServiceRates(models.num_slots)
+    metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
+    calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
+    rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
+    retry_after = RetryAfter(rates, waiting.num_edges)
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
@@ -157,8 +165,12 @@ def _build(
         metrics=metrics,
         drain=Drain(),
         calls=calls,
+        arrivals=Arrivals(
+            calls, config.max_concurrent, max(config.body_buffer_bytes, config.max_body_bytes), retry_after
+        ),
+        waiting=waiting,
         lifecycle=lifecycle,
-        submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, rates, background),
+        submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, retry_after, background),
         joining=joining,
         resuming=Resuming(finding, lifecycle, config.resume_window_s),
         guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, background),
@@ -175,8 +187,7 @@ def _build(
             estimate_size,
             *extra_stages,
             LiveWorker(demand),
-            Concurrency(calls, config.max_concurrent, rates),
-            QueueRoom(queue.patient_depth, rates),
+            QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         filters=filters,
     )

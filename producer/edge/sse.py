@@ -5,17 +5,21 @@ data makes the OpenAI SDK raise. Every event is ready-made bytes.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
 import orjson
 from sse_starlette.sse import AppStatus, EventSourceResponse
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from producer.edge.errors import error_object
+from producer.edge.wire import Wire, wire_of
 from schemas.errors import ServingError
 
 PING = b": ping\n"
+# A client that has taken an answer says so within a round trip; its system may put that off for some 40 ms.
+_ASK_AGAIN_S = 0.05
+_TAKEN_WITHIN_S = 5.0
 
 # Draining is ours: streams finish or are told why not, they are not cut. See `drain`.
 AppStatus.enable_automatic_graceful_drain = False
@@ -37,17 +41,44 @@ def error_event(error: ServingError) -> bytes:
 class EventStream(EventSourceResponse):
     """Sends what an iterator yields, watching for the client to leave or to stop reading.
 
-    `left` is true afterwards when the client is gone, or was cut because one send took longer than the limit.
+    Afterwards `left` is true when the client is gone, and `cut` when it left the connection's buffers full for longer
+    than `stalled_after_s`; it then finds `farewell` behind what they hold, if it reads on soon.
     """
 
     def __init__(
-        self, events: AsyncIterator[bytes], *, headers: Mapping[str, str] | None = None, stalled_after_s: float
+        self,
+        events: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        stalled_after_s: float,
+        farewell: Callable[[], bytes],
     ) -> None:
         super().__init__(events, headers=headers, ping=0)
         self._events = events
         self._stalled_after_s = stalled_after_s
+        self._farewell = farewell
         self._sending_since: float | None = None
+        self._wire: Wire | None = None
         self.left = False
+        self.cut = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._wire = wire_of(scope)
+        await super().__call__(scope, receive, send)
+        if self.cut and self._wire is not None:
+            self._wire.end_with(self._farewell())
+
+    async def was_taken(self) -> bool:
+        """Whether the client's system has acknowledged all that was sent. Waits for that for a moment."""
+        wire = self._wire
+        if self.left or self.cut or wire is None:
+            return not (self.left or self.cut)
+        give_up_at = time.monotonic() + _TAKEN_WITHIN_S
+        while wire.unsent_bytes > 0:
+            if wire.is_closing or time.monotonic() > give_up_at:
+                return False
+            await anyio.sleep(_ASK_AGAIN_S)
+        return True
 
     async def _stream_response(self, send: Send) -> None:
         # Sends are awaited directly: a cancel scope for each would cost as much as everything else.
@@ -69,8 +100,8 @@ class EventStream(EventSourceResponse):
         # Takes the place of the library's shutdown watcher; returning ends the response.
         while True:
             await anyio.sleep(self._stalled_after_s / 4)
-            if self._is_stalled():
-                self.left = True
+            if self._is_stalled() and not self.left:
+                self.cut = True
                 return
 
     def _is_stalled(self) -> bool:

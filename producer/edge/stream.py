@@ -18,6 +18,10 @@ from schemas.fold import Fold
 
 # Up to so many tokens that wait are sent one by one; a reader that is further behind gets them in one piece.
 _MOST_CHUNKS = 16
+# An event goes into a connection's buffer whole, so none has much more text than this, and what is sent at once is not
+# much longer than that. A reader that is behind takes several times.
+_MOST_TEXT = 4096
+_MOST_BYTES = 8192
 
 
 class Chunk(NamedTuple):
@@ -55,14 +59,22 @@ class Choice:
     def num_sent(self) -> int:
         return max(self.cursor - self._start, 0)
 
-    def take(self) -> list[Chunk]:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to take, tokens or an end."""
+        fold = self.part.view.fold
+        return not self.is_over and (self.cursor < len(fold.pieces) or fold.terminal is not None)
+
+    def take(self, most_text: int | None = None) -> list[Chunk]:
         """What is new since the last call, a chunk for each token, or one for all of them when there are many.
 
-        Raises ServingError when the journal, or a filter, ends in failure, or when there never was such a start.
+        It stops where there is more than `most_text` characters; more is taken by calling again. Raises ServingError
+        when the journal, or a filter, ends in failure, or when there never was such a start.
         """
         fold = self.part.view.fold
-        chunks = self._advance(fold) if self.filter is None else self._advance_filtered(self.filter, fold)
-        if fold.terminal is not None and not self.is_over:
+        end = fold.length if most_text is None else self._end_within(most_text)
+        chunks = self._advance(fold, end) if self.filter is None else self._advance_filtered(self.filter, fold, end)
+        if fold.terminal is not None and not self.is_over and self.cursor >= fold.length:
             if is_beyond(fold, self._start, self.filter is not None):
                 raise beyond_the_end(fold.length)
             if isinstance(fold.terminal, Finished):
@@ -71,16 +83,24 @@ class Choice:
                 raise error_of(fold.terminal)
         return chunks
 
-    def _advance(self, fold: Fold) -> list[Chunk]:
-        start, end = self.cursor, max(self.cursor, fold.length)
-        self.cursor = end
+    def _advance(self, fold: Fold, end: int) -> list[Chunk]:
+        start = self.cursor
+        self.cursor = end = max(start, end)
         if end - start > _MOST_CHUNKS:
             return [Chunk(end - 1, fold.text(start, end))]
         return [Chunk(index, fold.pieces[index]) for index in range(start, end)]
 
-    def _advance_filtered(self, output_filter: OutputFilter, fold: Fold) -> list[Chunk]:
+    def _end_within(self, most_text: int) -> int:
+        pieces, end = self.part.view.fold.pieces, self.cursor
+        length = 0
+        while end < len(pieces) and length <= most_text:
+            length += len(pieces[end])
+            end += 1
+        return end
+
+    def _advance_filtered(self, output_filter: OutputFilter, fold: Fold, end: int) -> list[Chunk]:
         chunks = []
-        while self.cursor < fold.length and not self.is_over:
+        while self.cursor < end and not self.is_over:
             released = output_filter.feed(self.cursor, fold.pieces[self.cursor])
             if self.cursor >= self._start:
                 chunks.append(Chunk(self.cursor, released.text))
@@ -143,6 +163,13 @@ class StreamWriter:
     def is_over(self) -> bool:
         return all(self._written)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether another `take` has more without waiting."""
+        return any(
+            choice.is_behind and not written for choice, written in zip(self._choices, self._written, strict=True)
+        )
+
     def ended_early(self) -> list[Part]:
         """Parts whose answer a filter has closed while their worker goes on."""
         return [choice.part for choice in self._choices if choice.is_over and not choice.part.is_over]
@@ -153,7 +180,9 @@ class StreamWriter:
         for index, choice in enumerate(self._choices):
             if self._written[index]:
                 continue
-            for reached, text in choice.take():
+            if len(events) >= _MOST_BYTES:
+                break
+            for reached, text in choice.take(_MOST_TEXT):
                 if text:
                     events += self._get_templates().text(index, self._place(choice, reached), text)
             if choice.is_over:

@@ -16,9 +16,10 @@ from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part, Superseded
 from producer.edge.errors import NOT_SUBMITTED, not_submitted
 from producer.edge.lifecycle import Lifecycle
-from producer.edge.rates import ServiceRates
+from producer.edge.retry_after import Line, RetryAfter
 from producer.edge.shapes import Header
 from producer.edge.translate import requests_of
+from producer.edge.waiting import Ticket
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, GenerateRequest
@@ -50,7 +51,7 @@ class Submitter:
         calls: LiveCalls,
         lifecycle: Lifecycle,
         is_first: Callable[[str], Awaitable[bool]],
-        rates: ServiceRates,
+        retry_after: RetryAfter,
         background: Background,
     ) -> None:
         self._edge_id = edge_id
@@ -59,11 +60,25 @@ class Submitter:
         self._calls = calls
         self._lifecycle = lifecycle
         self._is_first = is_first
-        self._rates = rates
+        self._retry_after = retry_after
         self._background = background
 
     async def submit(self, admission: Admission, order: Order) -> Call:
         """Publish the plan, the caller attached as reader. Raises ServingError or Superseded; then nothing stays."""
+        ticket = admission.ticket
+        try:
+            call = await self._submit(admission, order, ticket)
+        except BaseException:
+            if ticket is not None:
+                ticket.release()
+            raise
+        if ticket is not None:
+            ticket.submitted()
+        call.published.set()
+        self._lifecycle.accepted(call)
+        return call
+
+    async def _submit(self, admission: Admission, order: Order, ticket: Ticket | None) -> Call:
         if self._calls.get(order.request_id) is not None:
             raise Superseded
         created = int(time.time())
@@ -80,6 +95,8 @@ class Submitter:
         )
         call = self._open(admission, order, requests, created)
         self._calls.add(call)
+        if ticket is not None:
+            ticket.follow(call)
         try:
             await self._publish(call, order, requests)
         except BaseException as error:
@@ -87,8 +104,6 @@ class Submitter:
             if isinstance(error, BrokerError):
                 raise _unavailable(error) from error
             raise
-        call.published.set()
-        self._lifecycle.accepted(call)
         return call
 
     def _open(self, admission: Admission, order: Order, requests: list[GenerateRequest], created: int) -> Call:
@@ -123,7 +138,7 @@ class Submitter:
             except ServingError as error:
                 part.is_sent = error.code is not ErrorCode.QUEUE_FULL
                 if error.code is ErrorCode.QUEUE_FULL and error.retry_after_s is None:
-                    error.retry_after_s = self._rates.time_for(call.model, 1)
+                    error.retry_after_s = self._retry_after.seconds(Line(call.model, call.priority))
                 raise
 
     def _abandon(self, call: Call, error: BaseException) -> None:
@@ -134,10 +149,11 @@ class Submitter:
         self._calls.remove(call)
         call.retired = True
         for part in call.parts:
+            self._background.spawn(self._queue.release_body(part.request_id), f"release {part.request_id}")
             if part.is_sent:
                 self._lifecycle.end_part(part, Cancelled(NOT_SUBMITTED))
             elif part.is_accepted:
-                self._background.spawn(self._lifecycle.forget(part), f"purge {part.request_id}")
+                self._lifecycle.forget(part)
         call.close()
         _log.info("not accepted", request_id=call.request_id, model=call.model, error=str(call.failure or "superseded"))
 

@@ -15,6 +15,7 @@ from schemas.requests import PriorityClass
 from tests.conftest import Broker
 from tests.producer.conftest import ADMIN_KEY, CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
 from tests.producer.scripted_worker import Run, ScriptedWorker
+from tests.producer.test_leaving import until_queued
 from tests.producer.test_stream import events_of, text_of
 
 pytestmark = pytest.mark.nats
@@ -197,9 +198,9 @@ async def test_a_full_queue_is_429_with_an_honest_retry_after(broker: Broker) ->
     async with running_worker(broker.worker, never, slots=1), running_edge(broker) as edge:
         await until_served(edge)
         calls = [asyncio.create_task(edge.post(chat(timeout=3))) for _ in range(2)]
-        refused = None
-        while refused is None or refused.status_code != 429:
-            refused = await edge.post(chat(timeout=0.1))
+        await until_queued(broker, 2)
+        refused = await edge.post(chat())
+        assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "queue_full"
         assert int(refused.headers["retry-after"]) >= 1
         assert {(await call).status_code for call in calls} == {504}

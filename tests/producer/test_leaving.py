@@ -52,6 +52,12 @@ class RawClient:
     @classmethod
     async def connect(cls, port: int, body: dict[str, Any], **headers: str) -> "RawClient":
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(cls.request(body, **headers))
+        await writer.drain()
+        return cls(reader, writer)
+
+    @staticmethod
+    def request(body: dict[str, Any], **headers: str) -> bytes:
         payload = json.dumps(body).encode()
         lines = [
             "POST /v1/chat/completions HTTP/1.1",
@@ -61,9 +67,7 @@ class RawClient:
             f"Content-Length: {len(payload)}",
             *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
         ]
-        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
-        await writer.drain()
-        return cls(reader, writer)
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
     async def read_until(self, text: bytes) -> bytes:
         return await self.reader.readuntil(text)
@@ -102,9 +106,9 @@ async def until_settled(broker: Broker) -> None:
     await eventually(is_empty)
 
 
-async def until_queued(broker: Broker) -> None:
+async def until_queued(broker: Broker, number: int = 1) -> None:
     async def is_queued() -> bool:
-        return await num_queued(broker) > 0
+        return await num_queued(broker) >= number
 
     await eventually(is_queued)
 

@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from producer.edge.demand import Demand, workers_desired
 from producer.edge.exposition import scrape_workers, worker_targets
-from producer.edge.rates import ServiceRates
 from producer.edge.worker_families import merge_exposition
 from producer.metrics import EdgeMetrics
 from schemas.requests import PriorityClass
@@ -71,7 +70,7 @@ async def http_server(text: str | None) -> AsyncIterator[str]:
 def test_workers_families_are_merged_under_their_label() -> None:
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
-    metrics.queue("echo", PriorityClass.HIGH, 3, 1.5)
+    metrics.queue("echo", PriorityClass.HIGH, 3, 500, 1.5)
     merged = samples_of(
         merge_exposition(generate_latest(registry), {"w1": worker_text(5), "w2": worker_text(7)}).decode()
     )
@@ -165,17 +164,6 @@ async def test_a_waiting_queue_is_seen_with_its_age(broker: Broker) -> None:
         assert samples["inferflux_queue_oldest_age_seconds", labels] >= 0
         assert samples["inferflux_workers_desired", (("model", "echo"),)] == 1
         assert (await call).status_code == 504
-
-
-def test_rates_follow_what_is_measured() -> None:
-    rates = ServiceRates(lambda model: 4)
-    assert rates.time_for("m", 1) == pytest.approx(0.25)
-    for _ in range(100):
-        rates.note("m", 2.0)
-    assert rates.places_per_s("m") == pytest.approx(2.0)
-    assert rates.time_for("m", 10) == pytest.approx(5.0)
-    assert rates.time_for("m", 0) == rates.time_for("m", 1)
-    assert ServiceRates(lambda model: 0).time_for("m", 1) == pytest.approx(1.0)
 
 
 def test_demand_counts_the_last_minute() -> None:

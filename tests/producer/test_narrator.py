@@ -4,6 +4,7 @@ import time
 
 from producer.edge.calls import Call
 from producer.edge.narrator import Narrator
+from producer.edge.position import Position
 from producer.edge.rates import ServiceRates
 from producer.edge.sse import PING, error_event, prefill_comment, queued_comment
 from schemas.errors import ErrorCode, ServingError
@@ -12,8 +13,8 @@ from tests.producer.hand_fed import HandFedView, make_call
 
 
 def narrator(call: Call, interval_s: float = 0.0) -> Narrator:
-    async def position_of(call: Call) -> int:
-        return 3
+    async def position_of(call: Call) -> Position:
+        return Position(own=2, above=1)
 
     return Narrator(call, position_of, ServiceRates(lambda model: 1), interval_s)
 

@@ -1,24 +1,28 @@
 """Admission, stage by stage."""
 
+import asyncio
+import time
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
 
+from broker.work_queue import Look, QueueDepth
 from producer.edge.admission import Admission, admit
-from producer.edge.calls import LiveCalls
 from producer.edge.demand import Demand
 from producer.edge.models import Models
+from producer.edge.queue_view import QueueView
 from producer.edge.rates import ServiceRates
+from producer.edge.retry_after import Line, RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
-from producer.edge.stages.queue import Concurrency, QueueRoom
+from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size, fewest_tokens
 from producer.edge.translate import Limits, chat_plan, completion_plan
+from producer.edge.waiting import Waiting
 from schemas.control import ModelCard, ServedModel, WorkerAdvert
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import Grants, Identity, PriorityClass, TextPrompt, TokenPrompt
-from tests.producer.hand_fed import make_call, started_view
+from tests.producer.hand_fed import HandFedView, make_call
 
 LIMITS = Limits(64, 100, 5, lambda: 7)
 IDENTITY = Identity("alice", scopes=("generate",), grants=Grants(ceiling=PriorityClass.HIGH))
@@ -38,7 +42,12 @@ SERVED = ServedModel(
 
 def admission(text: str = "hi", **values: object) -> Admission:
     plan = chat_plan({"messages": [{"role": "user", "content": text}], **values}, LIMITS)
-    return Admission(IDENTITY, plan, card=CARD, serving=[SERVED])
+    return Admission(IDENTITY, plan, card=CARD, serving=[SERVED], prompt_tokens=[1])
+
+
+def prompts(number: int) -> Admission:
+    plan = completion_plan({"prompt": ["a"] * number}, LIMITS)
+    return Admission(IDENTITY, plan, CARD, [SERVED], prompt_tokens=[1] * number)
 
 
 async def refusal(stage: object, admission: Admission) -> ServingError:
@@ -64,16 +73,14 @@ class FakeRegistry:
         return [served for served in self.workers["w1"].models if served.id == model_id]
 
 
-class Depth(NamedTuple):
-    waiting: int
-    running: int
+def queue_room(waiting: Waiting | None = None, **depths: QueueDepth) -> QueueRoom:
+    """For a fleet of two slots with an empty queue, or as given by class."""
 
+    async def look(model: str, priority: PriorityClass, *, asked_after: float = 0.0) -> Look:
+        return Look(time.monotonic(), depths.get(priority, QueueDepth(0, 0)), 0, 0)
 
-def queue_room(**depths: Depth) -> QueueRoom:
-    async def depth(model: str, priority: PriorityClass) -> Depth:
-        return depths.get(priority, Depth(0, 0))
-
-    return QueueRoom(depth, ServiceRates(lambda model: 2))
+    waiting = waiting or Waiting("e1")
+    return QueueRoom(QueueView(look, waiting), waiting, RetryAfter(ServiceRates(lambda model: 2)))
 
 
 async def test_stages_run_in_order_until_one_refuses() -> None:
@@ -164,44 +171,124 @@ async def test_only_what_certainly_cannot_fit_is_refused() -> None:
 async def test_the_estimate_uses_the_measured_mean() -> None:
     asked = admission("x" * 20)
     await estimate_size(asked)
-    assert asked.prompt_tokens_estimate == 10
+    assert asked.prompt_tokens == [10]
+    asked.serving = ()
+    await estimate_size(asked)
+    assert asked.prompt_tokens == [5]
+    empty = admission("")
+    await estimate_size(empty)
+    assert empty.prompt_tokens == [1]
     assert fewest_tokens(TextPrompt("é" * 4), 4) == 2
     assert fewest_tokens(TokenPrompt((1, 2, 3)), 4) == 3
 
 
 async def test_a_queue_has_room_for_what_waits_and_what_can_start() -> None:
     await queue_room()(admission())
-    await queue_room(normal=Depth(1, 2))(admission())
-    # Two wait, but two slots are free: these are about to start.
-    await queue_room(normal=Depth(3, 0))(admission())
-    error = await refusal(queue_room(normal=Depth(2, 1), high=Depth(0, 1)), admission())
+    await queue_room(normal=QueueDepth(1, 2))(admission())
+    # Three wait, but two slots are free: two of them are about to start.
+    await queue_room(normal=QueueDepth(3, 0))(admission())
+    error = await refusal(queue_room(normal=QueueDepth(2, 1), high=QueueDepth(0, 1)), admission())
     assert (error.code, error.status) == (ErrorCode.QUEUE_FULL, 429)
-    assert error.retry_after_s == pytest.approx(0.5)
-    error = await refusal(queue_room(normal=Depth(6, 2)), admission())
+    assert error.retry_after_s == pytest.approx(2 / 3)
+    error = await refusal(queue_room(normal=QueueDepth(6, 2)), admission())
     assert error.retry_after_s == pytest.approx(2.5)
+    # Those above go first.
+    error = await refusal(queue_room(normal=QueueDepth(6, 2), high=QueueDepth(4, 0)), admission())
+    assert error.retry_after_s == pytest.approx(4.5)
+    # Free places are for those who wait in the other classes first.
+    assert await refusal(queue_room(normal=QueueDepth(2, 0), low=QueueDepth(2, 0)), admission())
 
 
 async def test_classes_queue_apart_and_each_prompt_counts() -> None:
-    await queue_room(low=Depth(9, 2))(admission())
-    three = Admission(IDENTITY, completion_plan({"prompt": ["a"] * 5}, LIMITS), CARD, [SERVED])
-    assert (await refusal(queue_room(), three)).code is ErrorCode.QUEUE_FULL
-    four = Admission(IDENTITY, completion_plan({"prompt": ["a"] * 4}, LIMITS), CARD, [SERVED])
-    await queue_room()(four)
+    await queue_room(low=QueueDepth(9, 2))(admission())
+    assert (await refusal(queue_room(), prompts(5))).code is ErrorCode.QUEUE_FULL
+    await queue_room()(prompts(4))
 
 
 async def test_a_model_that_may_not_queue_still_runs_what_can_start() -> None:
     asked = admission()
     asked.card = CARD.model_copy(update={"queue_max": 0})
-    await queue_room(normal=Depth(0, 1))(asked)
-    assert (await refusal(queue_room(normal=Depth(0, 2)), asked)).code is ErrorCode.QUEUE_FULL
+    await queue_room(normal=QueueDepth(0, 1))(asked)
+    assert (await refusal(queue_room(normal=QueueDepth(0, 2)), asked)).code is ErrorCode.QUEUE_FULL
 
 
-async def test_one_edge_holds_so_many_calls() -> None:
-    calls = LiveCalls()
-    stage = Concurrency(calls, 1, ServiceRates(lambda model: 1))
-    await stage(admission())
-    calls.add(make_call(started_view()))
-    assert (await refusal(stage, admission())).status == 429
+async def test_what_was_let_in_counts_before_any_depth_shows_it() -> None:
+    waiting = Waiting("e1")
+    room = queue_room(waiting)
+    # At once, as a burst comes: none of them has been submitted when the next one asks.
+    outcomes = await asyncio.gather(*(room(admission()) for _ in range(9)), return_exceptions=True)
+    assert [outcome is None for outcome in outcomes].count(True) == 4
+    assert {outcome.code for outcome in outcomes if isinstance(outcome, ServingError)} == {ErrorCode.QUEUE_FULL}
+
+
+async def test_a_refused_call_leaves_its_room_to_others() -> None:
+    waiting = Waiting("e1")
+    asked = admission()
+
+    async def refuses(admission: Admission) -> None:
+        raise ServingError(ErrorCode.RATE_LIMITED, "no")
+
+    with pytest.raises(ServingError):
+        await admit(asked, [queue_room(waiting), refuses])
+    assert waiting.tokens(Line("m", PriorityClass.NORMAL)) == 0
+    assert waiting.num_unseen(Line("m", PriorityClass.NORMAL), time.monotonic()) == 0
+
+
+def sized(tokens: int, waiting: Waiting, **depths: QueueDepth) -> tuple[QueueRoom, Admission]:
+    asked = admission()
+    asked.card = CARD.model_copy(update={"queue_max": 100, "queue_max_tokens": 1000})
+    asked.prompt_tokens = [tokens]
+    return queue_room(waiting, **depths), asked
+
+
+async def test_the_tokens_that_wait_are_bounded_too() -> None:
+    busy = QueueDepth(2, 2)
+    waiting = Waiting("e1")
+    for tokens in (600, 400):
+        room, asked = sized(tokens, waiting, normal=busy)
+        await room(asked)
+    room, asked = sized(1, waiting, normal=busy)
+    error = await refusal(room, asked)
+    assert (error.code, error.status) == (ErrorCode.QUEUE_FULL, 429)
+    assert "about 1000 prompt tokens, where 1000 may" in error.message
+    assert error.retry_after_s and error.retry_after_s > 0
+    # Of another class there is room.
+    asked.plan = replace(asked.plan, priority=PriorityClass.LOW)
+    await room(asked)
+
+
+async def test_the_tokens_of_other_edges_count() -> None:
+    waiting = Waiting("e1")
+    waiting.heard("e2", {("m", PriorityClass.NORMAL): 999})
+    room, asked = sized(1, waiting, normal=QueueDepth(1, 2))
+    await room(asked)
+    room, asked = sized(1, waiting, normal=QueueDepth(1, 2))
+    assert "1000 prompt tokens" in (await refusal(room, asked)).message
+
+
+async def test_a_prompt_of_any_size_passes_when_none_waits_or_a_place_is_free() -> None:
+    room, asked = sized(5000, Waiting("e1"), normal=QueueDepth(0, 2))
+    await room(asked)
+    waiting = Waiting("e1")
+    for _ in range(2):
+        room, asked = sized(5000, waiting)
+        await room(asked)
+    room, asked = sized(5000, waiting)
+    assert await refusal(room, asked)
+
+
+async def test_what_has_started_waits_no_longer() -> None:
+    waiting, busy = Waiting("e1"), QueueDepth(2, 2)
+    room, first = sized(1000, waiting, normal=busy)
+    await room(first)
+    view = HandFedView()
+    assert first.ticket is not None
+    first.ticket.follow(make_call(view))
+    first.ticket.submitted()
+    room, asked = sized(1, waiting, normal=busy)
+    assert await refusal(room, asked)
+    view.start()
+    await room(asked)
 
 
 def test_the_default_model_is_remembered_as_servable() -> None:

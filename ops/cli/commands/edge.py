@@ -35,6 +35,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     from ops.serving.broker import broker_config
     from ops.serving.edge import edge_config
     from ops.serving.ids import process_id
+    from ops.serving.open_files import raise_open_files
     from ops.settings.loader import load
     from producer.edge.listening import PortTaken
     from producer.edge.serve import run_edge
@@ -49,6 +50,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
         facts = {"id": own_id, "pid": os.getpid(), "url": address.url, "metrics": address.metrics_url}
         tell_ready(ready_file, facts)
 
+    raise_open_files()
     try:
         run(run_edge(config, broker, on_ready=on_ready))
     except (BrokerError, PortTaken, OSError) as error:

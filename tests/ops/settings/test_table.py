@@ -18,7 +18,7 @@ registry.poll_interval_ms logging.level logging.format logging.audit_log metrics
 """
 FIELDS_OF_A_MODEL = """
 source backend default aliases context sequences threads gpu_layers kv_type batch_tokens chat_template
-max_output_tokens queue_max no_worker
+max_output_tokens queue_max queue_max_tokens no_worker
 """
 VARIABLES = """
 HOST_OVERRIDE PORT_OVERRIDE NATS_URL MODEL_PATH MODELS DEFAULT_MODEL_ID BACKEND_PRIORITY BACKEND_PREFER_NATIVE
