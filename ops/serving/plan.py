@@ -42,7 +42,7 @@ def model_card(model: ModelSettings, backend: str) -> ModelCard:
         created=int(time.time()),
         max_output_tokens=model.max_output_tokens,
         queue_max=model.queue_max,
-        queue_max_tokens=model.queue_max_tokens,
+        queue_max_tokens=model.queue_max_tokens or 0,
         no_worker="queue" if model.no_worker == "queue" else "refuse",
     )
 

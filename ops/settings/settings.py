@@ -58,7 +58,7 @@ class ModelSettings:
     chat_template: str | None
     max_output_tokens: int
     queue_max: int
-    queue_max_tokens: int
+    queue_max_tokens: int | None
     no_worker: str
 
 

@@ -91,10 +91,10 @@ MODEL_MAX_OUTPUT = Setting("models.<id>.max_output_tokens", integer(1, 2**20), 1
     "Most tokens of an answer when the request does not say.")
 MODEL_QUEUE_MAX = Setting("models.<id>.queue_max", integer(0, 10_000_000), 256,
     "Requests of one priority class that may wait for it; more are refused with 429.")
-MODEL_QUEUE_MAX_TOKENS = Setting("models.<id>.queue_max_tokens", integer(0, 10**12), 131_072,
-    "Estimated prompt tokens of the requests of one class that may wait for it; more are refused with 429. 0 is no "
-    "bound. The default is ten minutes of prompts, the usual deadline, where a machine reads 200 tokens a second, as "
-    "two cores do with a small model; raise it where prompts are read faster.")
+MODEL_QUEUE_MAX_TOKENS = Setting("models.<id>.queue_max_tokens", optional(integer(0, 10**12)), 131_072,
+    "Estimated prompt tokens of the requests of one class that may wait for it; more are refused with 429. 0 or empty: "
+    "no bound. The default is about ten minutes of prompts, the usual deadline, where a machine reads 200 tokens a "
+    "second, as two cores do with a small model; raise it where prompts are read faster.")
 MODEL_NO_WORKER = Setting("models.<id>.no_worker", choice("refuse", "queue"), "refuse",
     "What happens while no worker serves it: 503, or waiting in the queue.")
 MODEL_PATH = Setting("", optional(text("a model source")), None,

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -11,7 +10,7 @@ from producer.edge.output_filter import OutputFilter
 from schemas.events import Cancelled
 from schemas.requests import Identity
 from tests.conftest import Broker
-from tests.producer.conftest import CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
+from tests.producer.conftest import Edge, chat, put_model, running_edge, running_worker, until_served
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import RawClient, events_until
 from tests.producer.test_stream import StopAt, Upper, events_of, text_of
@@ -79,24 +78,6 @@ async def until_streaming(port: int) -> RawClient:
             return client
         await client.close()
         await asyncio.sleep(0.05)
-
-
-async def test_a_client_that_stops_reading_is_cut_and_its_work_ends(broker: Broker) -> None:
-    await put_model(broker)
-
-    async def floods(run: Run) -> None:
-        while not run.cancelled.is_set():
-            await run.say(*("x" * 4000 for _ in range(20)))
-            await asyncio.sleep(0.002)
-        await run.lease.ack()
-
-    config = replace(CONFIG, slow_reader_timeout_s=0.4)
-    async with running_worker(broker.worker, floods) as worker, running_edge(broker, config) as edge:
-        await until_served(edge)
-        async with await RawClient.call(edge, chat(stream=True)):
-            await worker.started.wait()
-            await worker.runs[0].cancelled.wait()
-        assert (await edge.client.get("/readyz")).status_code == 200
 
 
 async def test_a_client_that_reads_slowly_gets_everything(edge: Edge, worker: ScriptedWorker) -> None:

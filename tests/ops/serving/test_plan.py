@@ -54,6 +54,13 @@ def test_without_a_model_the_packaged_one_is_served(
     assert model.card().default
 
 
+@pytest.mark.parametrize(("given", "carried"), [(None, 131_072), ("5000", 5000), ("0", 0), ("", 0)])
+def test_a_models_card_carries_what_may_wait_for_it(given: str | None, carried: int) -> None:
+    tokens = {} if given is None else {"MODELS__ECHO__QUEUE_MAX_TOKENS": given}
+    (model,) = plan_models(settings(MODELS="id=echo,path=echo,queue_max=7", **tokens))
+    assert (model.card().queue_max, model.card().queue_max_tokens) == (7, carried)
+
+
 def test_without_a_model_and_without_the_package_echo_says_why(
     monkeypatch: pytest.MonkeyPatch, obstacles: dict[str, str | None]
 ) -> None:

@@ -6,7 +6,8 @@ from ops.settings.table import MODEL_FIELDS, PLAIN, TABLE
 
 KEYS = """
 server.host server.http_port server.max_concurrent server.max_body_bytes server.request_timeout_s server.status_hold_s
-server.max_prompts server.cors_origins server.unknown_parameters nats.url nats.embedded nats.replicas nats.credentials
+server.max_prompts server.cors_origins server.unknown_parameters server.body_buffer_bytes server.stream_buffer_bytes
+server.slow_reader_timeout_s nats.url nats.embedded nats.replicas nats.credentials
 runtime.backend_priority runtime.backend_exposure.prefer_native runtime.backend_exposure.allow_llama_fallback
 runtime.fairness.enable_preemption runtime.fairness.high_priority_threshold runtime.fairness.max_timeslice_tokens
 runtime.speculative_decoding.enabled runtime.speculative_decoding.draft_model
