@@ -7,7 +7,7 @@ from broker.errors import ApiError, BrokerError, StreamFull, StreamMissing, Wron
 
 _WRONG_SEQUENCE = 10071
 _STORE_FAILED = 10077  # the text tells a cap ("… exceeded") from a failing disk
-_NO_RESOURCES = (10023, 10028, 10047)
+_NO_RESOURCES = (10002, 10023, 10028, 10047)
 _STREAM_NOT_FOUND = 10059
 _ANOTHER_IN_FLIGHT = 10164
 

@@ -17,7 +17,7 @@ _log = logging.getLogger("inferflux.broker.topology")
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
-_NO_ROOM = (10005, 10023, 10028, 10047)  # to keep a stream of that size free
+_NO_ROOM = (10002, 10005, 10023, 10028, 10047)  # to keep a stream of that size free
 _NOT_CLUSTERED = 10074
 _BYTES = "max_bytes"
 _CAP = "max_msgs_per_subject"

@@ -116,6 +116,25 @@ async def test_an_undecided_conditional_write_is_tried_again() -> None:
     assert not answers
 
 
+@pytest.mark.parametrize(
+    ("code", "err_code", "description"),
+    [
+        (400, 10002, "resource limits exceeded for account"),
+        (503, 10023, "insufficient resources"),
+        (500, 10047, "insufficient storage resources available"),
+        (503, 10077, "maximum bytes exceeded"),
+    ],
+)
+async def test_full_storage_is_said_so_at_once(code: int, err_code: int, description: str) -> None:
+    full = json.dumps({"error": {"code": code, "err_code": err_code, "description": description}}).encode()
+    async with _speaker("2.15.1", lambda subject: b"{}" if subject == "$JS.API.INFO" else full) as url:
+        connection = await Connection.open(BrokerConfig(url, Role.WORKER, "test"))
+        with pytest.raises(StreamFull) as caught:
+            await connection.publish_acked(_RUN, b"x")
+        assert not caught.value.is_cap_of_subject
+        await connection.close()
+
+
 async def test_a_lost_conditional_write_is_final(broker: Broker) -> None:
     first = await broker.worker.publish_acked(_RUN, b"a", expect=Expect(0))
     with pytest.raises(WrongSequence):

@@ -1,0 +1,204 @@
+"""The broker's storage is full: new requests are refused with the reason, and nothing that was accepted is lost."""
+
+import asyncio
+import json
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+
+from tests.support.counts import full_or
+from tests.system.ballast import empty_server, fill_server, roll_journals
+from tests.system.broker_state import QueueState, queue_state
+from tests.system.stack import KEY, Stack, running, until
+
+# They write the same.
+SLOW, FAST = "slow", "fast"
+WORKERS = 2
+SLOTS = 3
+RUNNING = WORKERS * SLOTS
+QUEUED = 2
+NUM_TOKENS = [240] * RUNNING + [20] * QUEUED
+ALL = QueueState(RUNNING + QUEUED, RUNNING)
+# Longer than presence and leases last, so that by then nothing but the storage can be the reason.
+FULL_S = full_or(25, reduced=1)
+# While a restarted server has no room either. A refusal takes the ten seconds in which the broker may come back.
+REFUSALS = full_or(2, reduced=0)
+# Above what a server's configuration takes, below what the journals of some seconds take.
+MAX_BYTES_OF_A_FILE = 16 * 1024
+
+pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("full")
+    config = folder / "server.yaml"
+    sources = {SLOW: "echo:random?rate=40", FAST: "echo:random"}
+    models = {name: {"backend": "echo", "source": source, "sequences": SLOTS} for name, source in sources.items()}
+    config.write_text(json.dumps({"models": models}))
+    limits = {"INFERFLUX_NATS__MAX_FILE_BYTES": "600MiB"}
+    with running(folder / "data", "--config", str(config), "--workers", str(WORKERS), env=limits) as started:
+        yield started
+    shutil.rmtree(folder / "data" / "nats")  # it is large
+
+
+@pytest.fixture(scope="module")
+def expected(stack: Stack) -> list[str]:
+    """The undisturbed answers."""
+
+    async def ask() -> list[str]:
+        async with client_of(stack) as client:
+            return list(await asyncio.gather(*all_answers(client, FAST)))
+
+    return asyncio.run(ask())
+
+
+@asynccontextmanager
+async def client_of(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=KEY, max_retries=0, timeout=150) as client:
+        yield client
+
+
+async def answer(client: openai.AsyncOpenAI, model: str, number: int) -> str:
+    stream = await client.completions.create(
+        model=model,
+        prompt=f"prompt {number}",
+        max_tokens=NUM_TOKENS[number],
+        temperature=0.9 if number % 2 else 0.0,
+        seed=number,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    return "".join([choice.text async for chunk in stream for choice in chunk.choices])
+
+
+def all_answers(client: openai.AsyncOpenAI, model: str = SLOW) -> list[asyncio.Task[str]]:
+    """As many as the workers have room for, and some more that wait."""
+    return [asyncio.create_task(answer(client, model, number)) for number in range(RUNNING + QUEUED)]
+
+
+async def accepted(stack: Stack) -> None:
+    await asyncio.to_thread(until, lambda: queue_state(stack) == ALL, "all run or wait")
+
+
+async def settled(stack: Stack) -> None:
+    await asyncio.to_thread(until, lambda: queue_state(stack) == QueueState(0, 0), "nothing is left")
+
+
+async def refusal(client: openai.AsyncOpenAI) -> str:
+    """What a new request is told while there is no room."""
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.completions.create(model=FAST, prompt="one more", max_tokens=5)
+    assert (caught.value.status_code, caught.value.code) == (503, "broker_unavailable")
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    return caught.value.message
+
+
+def processes(stack: Stack) -> list[int]:
+    """Those that must not be restarted."""
+    run = stack.run
+    return [run["edge"]["pid"], *(worker["pid"] for worker in run["workers"])]
+
+
+async def is_served(client: openai.AsyncOpenAI) -> bool:
+    try:
+        await client.completions.create(model=FAST, prompt="one more", max_tokens=5)
+    except openai.InternalServerError as error:
+        assert error.code == "broker_unavailable"
+        await asyncio.sleep(0.05)
+        return False
+    return True
+
+
+async def served_again(client: openai.AsyncOpenAI) -> float:
+    """Wait until a new request is answered; the seconds it took."""
+    began = time.monotonic()
+    while not await is_served(client):
+        pass
+    return time.monotonic() - began
+
+
+def test_a_full_server_refuses_and_loses_nothing(stack: Stack, expected: list[str]) -> None:
+    asyncio.run(fill_and_empty(stack, expected))
+
+
+async def fill_and_empty(stack: Stack, expected: list[str]) -> None:
+    async with client_of(stack) as client:
+        pids = processes(stack)
+        answers = all_answers(client)
+        await accepted(stack)
+        await fill_server(stack)
+        full_until = time.monotonic() + FULL_S
+        while True:
+            assert re.search("insufficient resources|resource limits exceeded", await refusal(client))
+            if time.monotonic() > full_until:
+                break
+            await asyncio.sleep(0.2)
+        left = sum(not answer.done() for answer in answers)
+        assert (await asyncio.to_thread(queue_state, stack)).num_messages == left > 0
+        await empty_server(stack)
+        print(f"served again {await served_again(client):.1f} s after there was room")
+        assert await asyncio.gather(*answers) == expected
+        await settled(stack)
+        assert processes(stack) == pids
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_a_server_that_cannot_write_is_started_again_and_nothing_is_lost(stack: Stack, expected: list[str]) -> None:
+    asyncio.run(forbid_and_allow_writing(stack, expected))
+
+
+async def forbid_and_allow_writing(stack: Stack, expected: list[str]) -> None:
+    async with client_of(stack) as client:
+        pids = processes(stack)
+        answers = all_answers(client)
+        await accepted(stack)
+        server = stack.run["nats"]["pid"]
+        limit_files(server, MAX_BYTES_OF_A_FILE)
+        if REFUSALS:
+            # Whatever the supervisor starts now can write no more than that either.
+            limit_files(supervisor(stack), MAX_BYTES_OF_A_FILE)
+        try:
+            for _ in range(REFUSALS):
+                assert "did not take the request" in await refusal(client)
+        finally:
+            limit_files(supervisor(stack), resource.RLIM_INFINITY)
+            if REFUSALS:
+                limit_files(stack.run["nats"]["pid"], resource.RLIM_INFINITY)
+        print(f"served again {await served_again(client):.1f} s after there was room")
+        assert await asyncio.gather(*answers) == expected
+        await settled(stack)
+        assert processes(stack) == pids
+        assert stack.run["nats"]["pid"] != server
+
+
+def supervisor(stack: Stack) -> int:
+    assert stack.process is not None
+    return stack.process.pid
+
+
+def limit_files(pid: int, size: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_journals_that_a_full_stream_drops_are_written_again(stack: Stack, expected: list[str]) -> None:
+    asyncio.run(roll(stack, expected))
+
+
+async def roll(stack: Stack, expected: list[str]) -> None:
+    async with client_of(stack) as client:
+        pids = processes(stack)
+        answers = all_answers(client)
+        await accepted(stack)
+        await roll_journals(stack)
+        assert await asyncio.gather(*answers) == expected
+        await settled(stack)
+        assert processes(stack) == pids
+        assert "was dropped and is written again" in stack.log_path.read_text()
