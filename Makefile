@@ -44,7 +44,7 @@ docs: ## Write docs/config.md and docs/cli.md from the code
 	@$(SETUP)
 	@exec $(BIN)/python -m ops.docs
 
-chaos: ## Kill parts of a stack at random under load; ARGS="--seconds 600 --seed 1"
+chaos: ## Strike at parts of a stack at random under load, for 10 minutes; ARGS="--seconds 60 --seed 1"
 	@$(SETUP) dev
 	@exec $(BIN)/python -m tests.system.chaos $(ARGS)
 

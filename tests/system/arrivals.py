@@ -1,6 +1,7 @@
 """Answers as they come in at a client: each piece of text, and when it came."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,10 @@ class Arrival:
     def last_at(self) -> float:
         """When the last piece came; 0.0 before the first."""
         return self.times[-1] if self.times else 0.0
+
+    @property
+    def longest_silence(self) -> float:
+        return max((after - before for before, after in itertools.pairwise(self.times)), default=0.0)
 
     def silence_after(self, moment: float, until: float) -> float | None:
         """The longest wait for a piece that was going on after `moment` and began before `until`; None if it had ended.

@@ -39,6 +39,7 @@ class Blows:
             "freeze worker": self._freeze_worker,
             "kill broker": self._kill_broker,
             "kill edge": self._kill_edge,
+            "drain edge": self._drain_edge,
         }
         self.dealt: Counter[str] = Counter()
 
@@ -99,9 +100,17 @@ class Blows:
         if not await self._edges_are_ready():
             return False
         if self._chances.random() < 0.5:
-            return _send(self._stack.run["edge"]["pid"], signal.SIGKILL)
+            return self._signal_edge(signal.SIGKILL)
         self._later(self._replace_edge())
         return True
+
+    async def _drain_edge(self) -> bool:
+        """The one that `up` starts again; its streams may run out first."""
+        return await self._edges_are_ready() and self._signal_edge(signal.SIGTERM)
+
+    def _signal_edge(self, number: signal.Signals) -> bool:
+        edge = self._stack.run["edge"]  # None while it is on its way back
+        return edge is not None and _send(edge["pid"], number)
 
     async def _replace_edge(self) -> None:
         self._edge.kill()

@@ -12,7 +12,15 @@ from tests.system.arrivals import Arrival, Client, News
 from tests.system.questions import Question, Questions
 
 # How a client may behave, and how often.
-HABITS = {"streams": 8, "waits for the whole": 2, "leaves": 2, "leaves it running": 1, "cancels": 2, "is in a hurry": 1}
+HABITS = {
+    "streams": 8,
+    "waits for the whole": 2,
+    "gives up with its edge": 2,
+    "leaves": 2,
+    "leaves it running": 1,
+    "cancels": 2,
+    "is in a hurry": 1,
+}
 # What an edge may say while something is down, and means: ask again.
 PASSING = ("broker_unavailable", "no_worker", "queue_full")
 TIMEOUT_S = 90
@@ -26,7 +34,7 @@ class Wrong(AssertionError):
 
 @dataclass
 class Asked:
-    """One request of one client."""
+    """One request of one client. Its idempotency key is sent unless the client gives up with its edge."""
 
     question: Question
     key: str
@@ -74,6 +82,8 @@ class Callers:
             case "leaves" | "leaves it running":
                 then = "cancel" if asked.habit == "leaves" else "continue"
                 await self._leave(client, news, asked, {"X-InferFlux-On-Disconnect": then}, chances.randrange(1, 20))
+            case "gives up with its edge":
+                await self._try(client, asked)
             case "cancels":
                 await self._cancel(client, news, asked, chances)
             case "is in a hurry":
@@ -82,6 +92,18 @@ class Callers:
             case _:
                 await self._persist(client, asked, {**asked.question.body, "timeout": TIMEOUT_S})
                 _check(asked)
+
+    async def _try(self, client: Client, asked: Asked) -> None:
+        """Without a key: an edge that goes away takes the answer with it, one that stays drops the journal after it."""
+        try:
+            await client.ask(asked.url, asked.question.body, into=asked.arrival)
+        except httpx2.TransportError:
+            _check_beginning(asked)
+            return
+        if asked.arrival.error is not None and asked.arrival.error["code"] in PASSING:
+            _check_beginning(asked)
+        else:
+            _check(asked)
 
     async def _persist(self, client: Client, asked: Asked, body: dict[str, object]) -> None:
         """Ask until there is an answer; when the connection breaks, at the other edge."""

@@ -78,6 +78,11 @@ def run(folder: Path, seconds: float, seed: int) -> None:
             blows.close()
     click.echo(f"blows: {_listed(blows.dealt)}")
     click.echo(f"clients: {_listed(callers.counts)}")
+    silences = sorted(asked.arrival.longest_silence for asked in callers.asked)
+    click.echo(
+        "longest silence within a stream: "
+        + ", ".join(f"p{share:g} {silences[int(len(silences) * share / 100)]:.2f} s" for share in (50, 90, 99, 99.9))
+    )
     click.echo(
         f"{found.journals} journals, each ended once and as it should; {found.takeovers} takeovers;"
         f" {found.unsubmitted} heads of requests that were not accepted"
