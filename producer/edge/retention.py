@@ -57,7 +57,6 @@ class Retention:
         `reason` is what the mark in the journal's place will say.
         """
         self._put(_Due(time.monotonic(), edge, request_id, reason))
-        self._wake.set()
 
     async def run(self) -> None:
         """Drop what is due, until cancelled."""
@@ -107,3 +106,5 @@ class Retention:
             self.num_forgotten += 1
             return
         heapq.heappush(self._due, due)
+        if self._due[0] is due:
+            self._wake.set()

@@ -52,14 +52,14 @@ def broken(call: Call) -> None:
 
 @pytest.mark.parametrize("change", [journaled, followed, delivered, broken])
 def test_what_nobody_can_want_from_here_goes(change: Callable[[Call], None]) -> None:
-    calls = LiveCalls()
+    calls = LiveCalls(100)
     call = added(calls, ended())
     change(call)
     assert not KeptAnswers(calls, 900, 1 << 20).keep(call)
 
 
 def test_an_answer_that_was_not_delivered_stays_for_its_time(now: list[float]) -> None:
-    calls = LiveCalls()
+    calls = LiveCalls(100)
     answers = KeptAnswers(calls, 900, 1 << 20)
     call = added(calls, ended())
     assert answers.keep(call)
@@ -73,7 +73,7 @@ def test_an_answer_that_was_not_delivered_stays_for_its_time(now: list[float]) -
 
 
 def test_once_delivered_it_goes_unless_its_key_says_it_may_be_asked_for() -> None:
-    calls = LiveCalls()
+    calls = LiveCalls(100)
     answers = KeptAnswers(calls, 900, 1 << 20)
     plain, keyed = added(calls, ended()), added(calls, ended(request_id="keyed"))
     keyed.idempotency_key = "k"
@@ -84,7 +84,7 @@ def test_once_delivered_it_goes_unless_its_key_says_it_may_be_asked_for() -> Non
 
 
 def test_when_there_is_no_room_the_oldest_go_first() -> None:
-    calls = LiveCalls()
+    calls = LiveCalls(100)
     answers = KeptAnswers(calls, 900, 200_000)
     old, new = added(calls, ended("x" * 80_000, request_id="old")), added(calls, ended("x" * 80_000, request_id="new"))
     assert answers.keep(old) and answers.keep(new)
