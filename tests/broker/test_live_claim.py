@@ -24,6 +24,7 @@ from schemas.events import Accepted, Advanced, Cancelled, Delta, Failed, Finishe
 from tests.conftest import Broker
 from tests.support.leases import take_lease
 from tests.support.requests import make_request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -333,6 +334,46 @@ async def test_what_the_edge_got_between_deaths_is_progress(edge: EdgeSide) -> N
         claim = await edge.next_claim(claim)
     assert outcome is ClaimOutcome.POISONED
     assert num_more == 4  # the first of them brought the news of the last progress
+
+
+async def test_progress_that_nobody_could_record_is_progress(edge: EdgeSide, broker: Broker) -> None:
+    """Two workers died between their claim and their first word."""
+    view = await edge.submit()
+    first = await edge.claim()
+    await first.acquire()
+    await first.delta([1], ["a"])
+    await tokens(view, 1)
+    for number in range(2):
+        dead = Started(f"run{number}", f"dead{number}", "$JS.ACK.gone", "f")
+        await broker.worker.publish_acked(journal("e1", "r1").run, encode_event(dead))
+    claim = await edge.next_claim(first)
+    assert await claim.acquire() is ClaimOutcome.CONTINUE
+    assert claim.fold.claims_without_progress == 3
+
+
+async def test_nothing_is_taken_over_before_the_edge_has_read_of_the_claim(
+    edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it goes on hearing the worker before, and what it hears may go to the client."""
+    view = await edge.submit()
+    first = await edge.claim()
+    await first.acquire()
+    await first.delta([1], ["a"])
+    await tokens(view, 1)
+    held: list[tuple[Any, ...]] = []
+    take = edge.hub._reader._on_record
+    monkeypatch.setattr(edge.hub._reader, "_on_record", lambda *record: held.append(record))
+    claim = await edge.next_claim(first)
+    acquiring = asyncio.create_task(claim.acquire())
+    await until(lambda: bool(held))
+    await first.delta([2], ["b"])
+    await tokens(view, 2)
+    assert not acquiring.done()
+    monkeypatch.undo()
+    for record in held:
+        take(*record)
+    assert await acquiring is ClaimOutcome.CONTINUE
+    assert claim.token_ids == [1, 2]
 
 
 async def test_an_answer_is_written_to_nobody_who_did_not_ask_as_a_worker(edge: EdgeSide, broker: Broker) -> None:

@@ -29,7 +29,9 @@ from tests.system.stack import KEY, Stack, echo_config, running, until
 STREAMS = 8
 WORKERS = 2
 NUM_TOKENS = 150
-ROUNDS = full_or(50, reduced=1)
+ROUNDS = full_or(20, reduced=1)
+
+pytestmark = pytest.mark.timeout(full_or(400, reduced=60))
 OFF = {"X-InferFlux-Journal": "off"}
 
 
