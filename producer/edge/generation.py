@@ -18,7 +18,7 @@ from producer.edge.directives import Directives, read_directives
 from producer.edge.hold import Hold, hold_status
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
-from producer.edge.requeue import submit_what_is_not_begun
+from producer.edge.resubmission import submit_what_is_not_begun
 from producer.edge.services import Services
 from producer.edge.shapes import render_body
 from producer.edge.stream import collect_answers

@@ -18,7 +18,7 @@ class QueueState(NamedTuple):
     num_ack_pending: int
 
 
-async def read_queue_state(stack: Stack) -> QueueState:
+async def _queue_state(stack: Stack) -> QueueState:
     config = BrokerConfig(stack.run["nats"]["url"], Role.INSPECTOR, "test", stack.data_dir / "nats" / "creds")
     connection = await Connection.open(config)
     try:
@@ -31,7 +31,7 @@ async def read_queue_state(stack: Stack) -> QueueState:
 
 
 def queue_state(stack: Stack) -> QueueState:
-    return asyncio.run(read_queue_state(stack))
+    return asyncio.run(_queue_state(stack))
 
 
 def num_subscriptions(stack: Stack) -> int:
