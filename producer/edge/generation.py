@@ -19,7 +19,7 @@ from producer.edge.directives import Directives, read_directives
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
 from producer.edge.reader import Reader
-from producer.edge.requeue import submit_what_is_not_begun
+from producer.edge.resubmission import submit_what_is_not_begun
 from producer.edge.services import Services
 from producer.edge.submitter import Order, body_hash
 from producer.edge.translate import Limits

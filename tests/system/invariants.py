@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from schemas.events import Failed, Finished
 from tests.support.waiting import until
-from tests.system.broker_state import QueueState, read_queue_state
+from tests.system.broker_state import QueueState, queue_state
 from tests.system.callers import Asked, Wrong
 from tests.system.journals import Journal, Journals
 from tests.system.stack import Stack
@@ -30,7 +30,7 @@ async def check_invariants(stack: Stack, journals: Journals, asked: Iterable[Ask
             await until(lambda: _queue_is_empty(stack))
             await until(lambda: busy_slots(stack) == 0)
     except TimeoutError:
-        state = await read_queue_state(stack)
+        state = await asyncio.to_thread(queue_state, stack)
         raise Wrong(f"after {_SETTLED_S} s there is {state}, and {busy_slots(stack):g} slots are busy") from None
     by_key = {each.key: each for each in asked}
     by_id = {each.arrival.request_id: each for each in by_key.values()}
@@ -71,7 +71,7 @@ def _check_text(journal: Journal, asked: Asked | None) -> None:
 
 
 async def _queue_is_empty(stack: Stack) -> bool:
-    return await read_queue_state(stack) == QueueState(0, 0)
+    return await asyncio.to_thread(queue_state, stack) == QueueState(0, 0)
 
 
 def busy_slots(stack: Stack) -> float:

@@ -25,7 +25,7 @@ STREAMS = 8
 DRAINS = full_or(20, reduced=1)
 # A model for each state in which a worker may be told to leave.
 MODELS = {
-    "echo": {"source": "echo:random?rate=100", "sequences": 2 * STREAMS},
+    "echo": {"source": "echo:random?rate=150", "sequences": 2 * STREAMS},
     "patient": {"source": "echo:random?rate=100&prefill_rate=100", "sequences": 4},
     "narrow": {"source": "echo:random?rate=100", "sequences": 2},
 }

@@ -21,7 +21,7 @@ from tests.system.stack import Stack, echo_config, running, until
 
 STREAMS = 12
 WORKERS = 2
-CUTS = full_or(200, reduced=12)
+CUTS = full_or(200, reduced=6)
 
 Report = Callable[[str, object], None]
 pytestmark = pytest.mark.timeout(full_or(900, reduced=120))
