@@ -32,6 +32,7 @@ _MAX_RETRY_S = 0.5
 # the next generation reads it again, so a limit costs time but no record.
 _MAX_PENDING = 1 << 16
 MAX_PENDING_BYTES = 32 << 20
+_LAST_DELIVERY = "Nats-Last-Consumer"
 
 OnRecord = Callable[[str, int, bytes, dict[str, str] | None], None]
 
@@ -219,12 +220,12 @@ class JournalReader:
 
     def _take(self, message: Msg) -> None:
         self._beat = time.monotonic()
-        if not message.reply:  # idle heartbeat
+        if not message.reply:
+            self._note_heartbeat(message.headers or {})
             return
         delivery = parse_delivery(message.reply)
         if delivery.consumer_seq != self._consumer_seq + 1:
-            self._generation += 1  # drop what follows the hole
-            self._kick.set()
+            self._begin_again()
             return
         self._consumer_seq = delivery.consumer_seq
         # A replica that lags begins at its own end, should that be before the start we asked for.
@@ -233,6 +234,15 @@ class JournalReader:
             self.stored_ns = delivery.stored_ns
             self._on_record(message.subject, delivery.stream_seq, message.data, message.headers)
         self._count_backlog()
+
+    def _note_heartbeat(self, headers: dict[str, str]) -> None:
+        """It tells the last delivery: had that been dropped on our side, no later one would show the hole."""
+        if int(headers.get(_LAST_DELIVERY, "0")) > self._consumer_seq:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        self._generation += 1  # drop what follows the hole
+        self._kick.set()
 
     def _count_backlog(self) -> None:
         if self._consumer is not None and self._consumer_seq >= self._backlog:

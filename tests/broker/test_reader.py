@@ -94,6 +94,20 @@ async def test_it_starts_where_it_is_told(broker: Broker) -> None:
         await reader.close()
 
 
+async def test_what_lies_unread_is_bounded_and_nothing_is_lost_by_that(broker: Broker) -> None:
+    log, count = _Log(), 200
+    # Less than arrives in one read of the socket.
+    reader = JournalReader(broker.edge, STREAM_TOKENS, _ALL, log.take, start=StartAt.new(), max_pending_bytes=8000)
+    await reader.start()
+    for number in range(count):
+        await broker.worker.publish(_EV, b"%d " % number + b"x" * 1000)
+    await log.until(lambda payloads: len(payloads) == count)
+    assert [int(payload.split()[0]) for payload in log.payloads] == list(range(count))
+    assert reader.resets > 0
+    assert broker.edge.num_overrun > 0
+    await reader.close()
+
+
 async def test_nothing_is_lost_or_doubled_over_kills_of_the_broker(broker: Broker) -> None:
     log = _Log()
     reader = _reader(broker.edge, log, StartAt.new())

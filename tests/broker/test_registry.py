@@ -110,6 +110,8 @@ async def test_workers_are_seen_while_they_say_so(broker: Broker) -> None:
     assert registry.workers["w1"].draining
     await presence.withdraw()
     await _until(registry, lambda: not registry.workers)
+    # Nothing is remembered of it: workers come back under new names.
+    assert not registry._seen
     await registry.close()
 
 
@@ -153,6 +155,7 @@ async def test_a_worker_whose_expiry_was_missed_is_dropped(broker: Broker, monke
     await broker.worker.publish_acked("$KV.workers.w1", _advert("w1").model_dump_json().encode())
     await _until(registry, lambda: "w1" in registry.workers)
     await _until(registry, lambda: "w1" not in registry.workers)
+    assert not registry._seen
     await registry.close()
 
 

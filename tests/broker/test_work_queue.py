@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -137,6 +138,43 @@ async def test_many_who_ask_for_the_depth_cost_one_question(broker: Broker) -> N
     await asyncio.gather(*(queue.depth("echo", PriorityClass.NORMAL) for _ in range(50)))
     await queue.depth("echo", PriorityClass.NORMAL)
     assert broker.edge.raw.stats["out_msgs"] == before + 1
+
+
+async def test_a_look_can_be_asked_for_that_is_newer_than_the_last(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    first = await queue.look("echo", PriorityClass.NORMAL)
+    assert await queue.look("echo", PriorityClass.NORMAL) is first
+    await queue.submit(make_request())
+    await asyncio.sleep(0.02)  # the broker counts what it has stored a moment later
+    asked_at = time.monotonic()
+    looks = await asyncio.gather(
+        *(queue.look("echo", PriorityClass.NORMAL, asked_after=asked_at) for _ in range(20)),
+    )
+    assert all(look.asked_at >= asked_at and look.depth == QueueDepth(1, 0) for look in looks)
+    lease = await take_lease(broker.worker)
+    look = await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())
+    assert (look.depth, look.num_delivered, look.delivered_seq) == (QueueDepth(0, 1), 1, lease.stream_seq)
+
+
+async def test_what_is_known_of_queues_is_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.work_queue._MAX_KNOWN", 3)
+    queue = WorkQueue(broker.edge)
+    for number in range(10):
+        await queue.depth(f"model-{number}", PriorityClass.NORMAL)
+    assert len(queue._looks) <= 3
+
+
+async def test_a_body_whose_request_was_not_taken_is_dropped(broker: Broker) -> None:
+    await broker.topology.api(f"STREAM.DELETE.{STREAM_REQUESTS}")
+    await broker.apply(broker.model.model_copy(update={"queue_max": 0}), fleet_slots=1)
+    queue = WorkQueue(broker.edge)
+    await queue.submit(make_request("r1"))
+    with pytest.raises(ServingError):
+        await queue.submit(make_request("r2", prompt=TextPrompt("long " * 100_000)))
+    await queue.release_body("r2")
+    info = await broker.topology.api(f"STREAM.INFO.{STREAM_BLOBS}")
+    assert info["state"]["messages"] == 0
+    assert not queue._blobs
 
 
 async def test_a_delivery_can_be_handed_back_for_a_dead_worker(broker: Broker) -> None:
