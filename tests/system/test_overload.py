@@ -1,4 +1,4 @@
-"""Three times what the workers can do: as much is done as ever, the rest is told when to come back, and nothing grows."""
+"""Three times what the workers can do: as much is done as ever, the rest is told when to come back, nothing grows."""
 
 import asyncio
 import itertools
