@@ -471,7 +471,7 @@ async def test_what_was_written_again_is_continued_by_another_worker(broker: Bro
 async def test_a_journal_longer_than_a_delta_is_written_again_in_pieces(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.claims._MAX_DELTA_TOKENS", 2)
+    monkeypatch.setattr("broker.claims.MAX_DELTA_TOKENS", 2)
     await _submit(broker)
     claim = await _claim(broker)
     await claim.acquire()
