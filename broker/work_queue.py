@@ -188,7 +188,6 @@ class WorkQueue:
         task = self._looking.get(name)
         if task is None:  # one question at a time, however many ask
             task = self._looking[name] = asyncio.create_task(self._ask(name))
-            task.add_done_callback(lambda _: self._looking.pop(name, None))
         try:
             return await asyncio.shield(task)
         except BrokerError as error:
@@ -204,6 +203,9 @@ class WorkQueue:
         except ApiError as error:
             if error.err_code != _CONSUMER_NOT_FOUND:
                 raise
+        finally:
+            # Here and not when the task is done: whoever asks in between wants a new answer.
+            del self._looking[name]
         if len(self._looks) >= _MAX_KNOWN:  # of models that came and went
             self._looks.clear()
             self._ages.clear()

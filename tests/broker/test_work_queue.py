@@ -1,5 +1,6 @@
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,7 @@ from broker.blobs import BlobRef, drop_blob, get_blob, put_blob
 from broker.errors import BlobMissing
 from broker.roles import Role
 from broker.subjects import STREAM_BLOBS, STREAM_REQUESTS
-from broker.work_queue import QueueDepth, WorkQueue
+from broker.work_queue import Look, QueueDepth, WorkQueue
 from schemas.codec import CodecError
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass, TextPrompt
@@ -154,6 +155,31 @@ async def test_a_look_can_be_asked_for_that_is_newer_than_the_last(broker: Broke
     lease = await take_lease(broker.worker)
     look = await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())
     assert (look.depth, look.num_delivered, look.delivered_seq) == (QueueDepth(0, 1), 1, lease.stream_seq)
+
+
+async def test_whoever_asks_just_when_an_answer_comes_gets_a_newer_one(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, ask, answered, goes_on = WorkQueue(broker.edge), broker.edge.api, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+        answer = await ask(name, body, timeout_s)
+        answered.set()
+        await goes_on.wait()
+        return answer
+
+    async def ask_then() -> Look:
+        await goes_on.wait()
+        return await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())
+
+    monkeypatch.setattr(broker.edge, "api", slow)
+    early = asyncio.create_task(queue.look("echo", PriorityClass.NORMAL))
+    await answered.wait()
+    # Woken behind the question that has its answer now, and ahead of everybody who waits for that.
+    late = asyncio.create_task(ask_then())
+    await asyncio.sleep(0)
+    goes_on.set()
+    assert (await late).asked_at > (await early).asked_at
 
 
 async def test_what_is_known_of_queues_is_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

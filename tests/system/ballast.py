@@ -16,9 +16,8 @@ _STREAM_FULL = (10077,)
 _ACCOUNT_FULL = 10002
 _NO_STREAM = 10059
 _COPIES = 12
-_MIB = 1 << 20
-# By how much the limit is passed. What expires and is deleted meanwhile must not bring it below again.
-_OVER = 1 << 17
+# Down to what no record of ours fits into any more.
+_SIZES = (1 << 20, 1 << 16, 1 << 12, 1 << 8, 1)
 Work = Callable[[Connection, Connection], Awaitable[None]]
 
 
@@ -38,44 +37,26 @@ async def fill_server(stack: Stack) -> None:
     """Store copies of copies until the server takes nothing any more, whatever the stream."""
 
     async def work(edge: Connection, topology: Connection) -> None:
-        await _store_until(edge, _STREAM_FULL)
+        await _store_until(edge, _SIZES[0], _STREAM_FULL)
         for number in range(_COPIES):
             config = {"name": f"BALLAST-{number}", "storage": "file", "mirror": {"name": STREAM_BLOBS}}
             await _do(topology, f"STREAM.CREATE.BALLAST-{number}", config, but=_ACCOUNT_FULL)
-        await _drop_oldest(topology, 4)
-        await _store_until(edge, _SERVER_FULL)
-        while await _excess(topology) < _OVER:
-            await _drop_oldest(topology, 1)
-            await _store(edge, _MIB - 2 * _OVER)
-            await _store_until(edge, _SERVER_FULL)
+        first = (await topology.api(f"STREAM.INFO.{STREAM_BLOBS}"))["state"]["first_seq"]
+        await topology.api(f"STREAM.PURGE.{STREAM_BLOBS}", {"seq": first + 4})
+        for size in _SIZES:
+            await _store_until(edge, size, _SERVER_FULL)
 
     await _visit(stack, work)
 
 
-async def _store_until(edge: Connection, err_codes: tuple[int, ...]) -> None:
-    while (err_code := await _store(edge, _MIB)) not in err_codes:
-        if err_code is not None:
+async def _store_until(edge: Connection, size: int, err_codes: tuple[int, ...]) -> None:
+    while True:
+        try:
+            await edge.publish_acked(f"inferflux.blob.{secrets.token_hex(8)}.0", bytes(size))
+        except StreamFull as error:
+            if error.err_code in err_codes:
+                return
             await asyncio.sleep(0.05)  # the copies are still being made
-
-
-async def _store(edge: Connection, size: int) -> int | None:
-    """The code of the refusal, if it is one."""
-    try:
-        await edge.publish_acked(f"inferflux.blob.{secrets.token_hex(8)}.0", bytes(size))
-    except StreamFull as error:
-        return error.err_code
-    return None
-
-
-async def _drop_oldest(topology: Connection, number: int) -> None:
-    first = (await topology.api(f"STREAM.INFO.{STREAM_BLOBS}"))["state"]["first_seq"]
-    await topology.api(f"STREAM.PURGE.{STREAM_BLOBS}", {"seq": first + number})
-
-
-async def _excess(topology: Connection) -> int:
-    info = await topology.api("INFO")
-    excess: int = info["storage"] - info["limits"]["max_storage"]
-    return excess
 
 
 async def empty_server(stack: Stack) -> None:
