@@ -86,11 +86,13 @@ class Topology:
                     _log.info("%s", change)
                 break
             except ApiError as error:
-                if (reason := _unsuitable(error)) is not None:
-                    raise BrokerUnsuitable(f"{change}: {reason}") from error
+                # Of two that create a stream at once, one may find its room taken for a moment.
                 if attempt == _PASSES - 1:
+                    if (reason := _unsuitable(error)) is not None:
+                        raise BrokerUnsuitable(f"{change}: {reason}") from error
                     raise
                 _log.info("topology changed meanwhile: %s", error)
+                await asyncio.sleep(_RETRY_S)
         return done
 
     async def _plan(self, models: Sequence[ModelCard] | None, fleet_slots: int) -> list[tuple[Change, dict[str, Any]]]:
