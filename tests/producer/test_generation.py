@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -195,9 +196,18 @@ async def test_a_full_queue_is_429_with_an_honest_retry_after(broker: Broker) ->
     async def never(run: Run) -> None:
         await run.cancelled.wait()
 
-    async with running_worker(broker.worker, never, slots=1), running_edge(broker) as edge:
+    async with running_worker(broker.worker, never, slots=1) as worker, running_edge(broker) as edge:
         await until_served(edge)
-        calls = [asyncio.create_task(edge.post(chat(timeout=3))) for _ in range(2)]
+
+        async def admitted() -> Any:
+            # Until the edge has seen that the first one runs, it counts it among those that wait.
+            while (answer := await edge.post(chat(timeout=3))).status_code == 429:
+                pass
+            return answer
+
+        calls = [asyncio.create_task(edge.post(chat(timeout=5)))]
+        await worker.started.wait()
+        calls.append(asyncio.create_task(admitted()))
         await until_queued(broker, 2)
         refused = await edge.post(chat())
         assert refused.status_code == 429

@@ -99,14 +99,19 @@ def test_an_edge_and_a_worker_join_by_the_data_directory(stack: Stack) -> None:
     environ = {**stack.env, "INFERFLUX_API_KEYS": "other-key"}
     common = ["--data-dir", str(stack.data_dir)]
     base = [sys.executable, "-m", "ops.cli.inferflux"]
+    ready = stack.data_dir.parent / "joined.json"
     with (
         stack.log_path.open("ab") as log,
         subprocess.Popen([*base, "edge", "--port", str(port), *common], env=environ, stdout=log, stderr=log) as edge,
         subprocess.Popen(
-            [*base, "worker", "--backend", "echo", *common], env=environ, stdout=log, stderr=log
+            [*base, "worker", "--backend", "echo", "--ready-file", str(ready), *common],
+            env=environ,
+            stdout=log,
+            stderr=log,
         ) as worker,
     ):
         try:
+            until(ready.exists, "the second worker serves")
             until(lambda: _has_workers(port, 2), "the second edge sees both workers")
         finally:
             worker.terminate()
