@@ -1,8 +1,10 @@
 """What a worker is told to do, resolved by the command line from the settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.control import ServedModel
+from workers.engine.config import FairnessConfig
+from workers.kv.config import KvConfig
 from workers.runners.base import RunnerSpec
 
 
@@ -28,6 +30,8 @@ class WorkerConfig:
     metrics_port: int | None = None
     stuck_step_s: float = 60.0
     lanes: int = 1
+    fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    kv: KvConfig = field(default_factory=KvConfig)
 
 
 @dataclass(frozen=True, slots=True)

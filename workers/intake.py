@@ -1,6 +1,7 @@
 """What one model of a worker takes from the queue: it asks for as many requests as it can start now, and runs each.
 
-Credit is free sequences. Waiting happens in the queue, where it is visible and ordered, never in here.
+Credit is free sequences. Waiting happens in the queue, where it is visible and ordered. Only who gave his place to
+another waits in here, and keeps lease and claim meanwhile; as many as there are sequences at most.
 """
 
 import asyncio
@@ -17,11 +18,12 @@ from broker.transitions import Transitions
 from schemas.codec import CodecError
 from schemas.control import ServedModel
 from schemas.errors import ErrorCode, ServingError
+from schemas.requests import PriorityClass
 from workers.config import WorkerConfig, WorkerModel
 from workers.engine.config import EngineConfig
 from workers.engine.engine import Engine
 from workers.engine.messages import Emission
-from workers.metrics import WorkerMetrics
+from workers.metrics import EngineTotals, WorkerMetrics
 from workers.probation import Probation
 from workers.runners.base import Opened
 from workers.runners.registry import create_runner
@@ -34,6 +36,8 @@ TICK_S = 0.25
 MAX_SETTLING = 256
 # A request that cannot be claimed, since the broker's storage is full, is tried again after this.
 NO_ROOM_DELAY_S = 1.0
+# What was given back for later counts as ours for as long, and until the next worker surely has it.
+TAKEN_AGAIN_S = 0.5
 
 
 class Intake:
@@ -59,13 +63,15 @@ class Intake:
         self._engine = Engine(
             create_runner(model.backend),
             model.spec,
-            EngineConfig(max_output_tokens=model.max_output_tokens),
+            EngineConfig(max_output_tokens=model.max_output_tokens, fairness=config.fairness, kv=config.kv),
             self._emitted,
             on_step=metrics.step_observer(self.model_id),
         )
+        self._totals = EngineTotals(metrics, self.model_id)
         self._opened: Opened | None = None
         self._sessions: dict[str, Session] = {}
         self._num_reading = 0
+        self._leases: set[Lease] = set()
         self._emissions: deque[list[Emission]] = deque()
         self._has_emissions = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,6 +91,14 @@ class Intake:
         free = self.slots - sum(session.occupies_slot for session in self._sessions.values())
         # The engine has none while a sequence in it waits for KV: another would wait behind it, unseen by the queue.
         return max(0, min(free, self._engine.free_slots) - self._num_reading)
+
+    def places(self, priority: PriorityClass) -> int:
+        """How many more of a class could start now in the place of others, which then wait in the engine."""
+        if self._is_draining or len(self._sessions) >= self.slots + MAX_SETTLING:
+            return 0
+        busy = sum(session.occupies_slot for session in self._sessions.values())
+        coming = self._num_reading + max(0, busy - self._engine.num_inside)
+        return max(0, self._engine.places(priority) - coming)
 
     @property
     def trouble(self) -> str | None:
@@ -115,9 +129,16 @@ class Intake:
             worker_id=self._config.worker_id,
             on_lease=self._take,
             credit=lambda: self.credit,
+            places=self.places if self._config.fairness.is_on else None,
             lanes=self._config.lanes,
         )
         await self._pull.start()
+
+    async def in_hand(self) -> set[int]:
+        """Stream sequences of what was delivered to this worker and not settled, claimed or not."""
+        if self._pull is not None:
+            await self._pull.handed_over()
+        return {lease.stream_seq for lease in self._leases}
 
     def retry(self) -> None:
         """Its queue is there now."""
@@ -172,17 +193,31 @@ class Intake:
     def export_gauges(self) -> None:
         """Refresh the gauges that show a state rather than count events."""
         busy = sum(session.occupies_slot for session in self._sessions.values())
-        self._metrics.worker_slots.labels(self.model_id, "busy").set(busy)
-        self._metrics.worker_slots.labels(self.model_id, "free").set(self.slots - busy)
         stats = self._engine.stats()
+        running = max(0, min(self.slots, busy - stats.waiting))
+        self._metrics.worker_slots.labels(self.model_id, "busy").set(running)
+        self._metrics.worker_slots.labels(self.model_id, "free").set(self.slots - running)
+        self._metrics.worker_slots.labels(self.model_id, "waiting").set(stats.waiting)
+        self._totals.export(stats)
         self._metrics.kv_pages.labels(self.model_id, "used").set(stats.kv_used_tokens)
         self._metrics.kv_pages.labels(self.model_id, "reserved").set(stats.kv_reserved_tokens)
+        self._metrics.kv_pages.labels(self.model_id, "cached").set(stats.kv_cached_tokens)
 
     def _take(self, lease: Lease) -> None:
         self._num_reading += 1
+        self._leases.add(lease)
         if lease.num_delivered > 1:
             self._metrics.redeliveries.labels(self.model_id).inc()
-        self._keep(asyncio.create_task(self._serve(lease), name="serve"))
+        task = asyncio.create_task(self._serve(lease), name="serve")
+        task.add_done_callback(lambda _: self._let_go(lease))
+        self._keep(task)
+
+    def _let_go(self, lease: Lease) -> None:
+        """Settled, given back, or left to whoever asks for it."""
+        if lease.delay_s:
+            self._loop.call_later(lease.delay_s + TAKEN_AGAIN_S, self._leases.discard, lease)
+        else:
+            self._leases.discard(lease)
 
     async def _serve(self, lease: Lease) -> None:
         try:

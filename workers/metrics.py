@@ -6,6 +6,8 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from workers.engine.stats import EngineStats
+
 FIRST_PORT = 9101
 PORTS_TRIED = 100
 
@@ -34,10 +36,16 @@ class WorkerMetrics:
         self.worker_slots = Gauge("inferflux_worker_slots", "Sequences", ["model", "state"], registry=self.registry)
         self.kv_pages = Gauge(
             "inferflux_kv_pages",
-            "KV by state, in pages; in tokens where there are none",
+            "KV in tokens: used by running sequences, reserved for them, cached of ended ones",
             ["model", "state"],
             registry=self.registry,
         )
+        self.preemptions = self._counter("fairness_preemptions", "Sequences that lost their place to a higher class")
+        self.yields = self._counter("fairness_yields", "Sequences that gave their place up after their timeslice")
+        self.resumes = self._counter("fairness_resumes", "Sequences that got a place again")
+        self.prefix_hits = self._counter("prefix_hits", "Sequences that found the beginning of their prompt computed")
+        self.prefix_misses = self._counter("prefix_misses", "Sequences that did not")
+        self.prefix_matched_tokens = self._counter("prefix_matched_tokens", "Tokens that were not computed again")
         self.redeliveries = self._counter("redeliveries", "Deliveries that were not the first")
         self.dead_letters = Counter(
             "inferflux_dlq_total", "Requests given up, by reason", ["model", "reason"], registry=self.registry
@@ -60,6 +68,26 @@ class WorkerMetrics:
             completion_tokens.inc(num_completion)
 
         return observe
+
+
+class EngineTotals:
+    """Counters that follow an engine's totals. Called from the event loop."""
+
+    def __init__(self, metrics: WorkerMetrics, model: str) -> None:
+        self._counters = {
+            "preemptions_total": metrics.preemptions.labels(model),
+            "yields_total": metrics.yields.labels(model),
+            "resumes_total": metrics.resumes.labels(model),
+            "prefix_hits_total": metrics.prefix_hits.labels(model),
+            "prefix_misses_total": metrics.prefix_misses.labels(model),
+            "prefix_matched_tokens_total": metrics.prefix_matched_tokens.labels(model),
+        }
+        self._seen = EngineStats()
+
+    def export(self, stats: EngineStats) -> None:
+        for name, counter in self._counters.items():
+            counter.inc(max(0, getattr(stats, name) - getattr(self._seen, name)))  # an engine that broke says 0
+        self._seen = stats
 
 
 class MetricsServer:

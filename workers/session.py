@@ -242,6 +242,7 @@ class Session:
                 priority=self.request.priority,
                 resume=resume,
                 created=self.request.created,
+                tenant=self.request.identity.tenant,
             )
         )
 

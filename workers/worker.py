@@ -14,11 +14,12 @@ from broker.registry import Presence
 from broker.transitions import Transitions
 from broker.worker_control import serve_control, subscribe_cancels
 from schemas.control import ServedModel, WorkerAdvert
-from workers.config import WorkerConfig, WorkerReady
+from workers.config import WorkerConfig, WorkerModel, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
 from workers.probation import Probation
 from workers.registration import Registration
+from workers.runners.base import RunnerError
 
 log = logging.getLogger("inferflux.worker")
 
@@ -32,7 +33,7 @@ class WorkerFailed(Exception):
 async def run_worker(config: WorkerConfig, broker: BrokerConfig, *, on_ready: Callable[[WorkerReady], None]) -> None:
     """Serve until SIGTERM or SIGINT, then hand unfinished work back and return. A second signal ends the process.
 
-    `on_ready` is called once, when every model is loaded and announced. Raises BrokerError and RunnerError from
+    `on_ready` is called once, when every model that loads is announced. Raises BrokerError and RunnerError from
     starting, WorkerFailed when a device or backend breaks later.
     """
     connection = await Connection.open(broker)
@@ -47,24 +48,21 @@ class _Worker:
         self._config = config
         self._connection = connection
         self._metrics = WorkerMetrics()
-        transitions = Transitions(connection, config.worker_id)
-        probation = Probation()
-        self._intakes = [
-            Intake(connection, transitions, config, model, self._metrics, probation) for model in config.models
-        ]
+        self._transitions = Transitions(connection, config.worker_id)
+        self._probation = Probation()
+        self._intakes: list[Intake] = []
         self._served: tuple[ServedModel, ...] = ()
         self._leave = asyncio.Event()
         self._is_draining = False
         self._presence = Presence(connection, self._advert)
-        model_ids = [intake.model_id for intake in self._intakes]
-        self._registration = Registration(connection, model_ids, self._registered)
+        self._registration: Registration | None = None
 
     async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
         self._catch_signals()
         metrics_server = MetricsServer(self._metrics.registry, self._config.metrics_host, self._config.metrics_port)
         trouble = None
         try:
-            self._served = tuple([await intake.open() for intake in self._intakes])
+            await self._load()
             await self._announce()
             on_ready(WorkerReady(metrics_server.url, self._served))
             trouble = await self._watch()
@@ -74,13 +72,39 @@ class _Worker:
         if trouble is not None:
             raise WorkerFailed(trouble)
 
+    async def _load(self) -> None:
+        """Load the models one after another. One that does not load is left out; raises RunnerError when none does."""
+        failures: dict[str, RunnerError] = {}
+        for model in self._config.models:
+            try:
+                await self._load_one(model)
+            except RunnerError as error:
+                failures[model.spec.model_id] = error
+        if failures and not self._intakes:
+            raise RunnerError("; ".join(map(str, failures.values())))
+        for model_id, reason in failures.items():
+            log.error("model %s is not served: %s", model_id, reason)
+
+    async def _load_one(self, model: WorkerModel) -> None:
+        intake = Intake(self._connection, self._transitions, self._config, model, self._metrics, self._probation)
+        try:
+            served = await intake.open()
+        except RunnerError:
+            await intake.close()
+            raise
+        self._intakes.append(intake)
+        self._served += (served,)
+
     async def _announce(self) -> None:
-        await serve_control(self._connection, self._config.worker_id, self._asked_to_drain)
+        await serve_control(self._connection, self._config.worker_id, self._asked_to_drain, self._in_hand)
         await subscribe_cancels(self._connection, self._cancel)
         self._connection.on_reconnect(self._reconnected)
         for intake in self._intakes:
             await intake.pull()
         await self._presence.start()
+        self._registration = Registration(
+            self._connection, [intake.model_id for intake in self._intakes], self._registered
+        )
         self._registration.start()
         log.info("serving", extra={"worker": self._config.worker_id, "models": [served.id for served in self._served]})
 
@@ -101,7 +125,8 @@ class _Worker:
     async def _drain(self, trouble: str | None) -> None:
         self._is_draining = True
         await asyncio.gather(self._presence.withdraw(), *(intake.drain() for intake in self._intakes))
-        await self._registration.close()
+        if self._registration is not None:
+            await self._registration.close()
         for intake in self._intakes:
             await intake.close(join_engine=trouble is None)
 
@@ -118,6 +143,9 @@ class _Worker:
 
     async def _asked_to_drain(self) -> None:
         self._leave.set()
+
+    async def _in_hand(self) -> set[int]:
+        return set().union(*[await intake.in_hand() for intake in self._intakes])
 
     def _cancel(self, request_id: str) -> None:
         for intake in self._intakes:

@@ -30,7 +30,9 @@ class Admission:
         self._tokenizer = facts.tokenizer
         self._bos_token = facts.bos_token
         self._max_output_tokens = config.max_output_tokens
-        self._context = min(capabilities.max_tokens_per_handle, capabilities.kv_token_budget)
+        page_size = capabilities.page_size or 1
+        whole_pages = capabilities.kv_token_budget // page_size * page_size
+        self._context = min(capabilities.max_tokens_per_handle, whole_pages)
         self._max_chars = self._context * max(facts.max_token_bytes, _LONGEST_MARKER)
         self._scratch = scratch
         self._template: ChatTemplate | None = None
@@ -68,6 +70,7 @@ class Admission:
             max_tokens=max_tokens,
             sampler=Sampler(params, prompt_ids, self._scratch),
             stopping=Stopping(self._tokenizer, params, max_tokens),
+            tenant=request.tenant,
         )
         if request.resume is not None:
             self._replay(sequence, request.resume)

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from threading import Thread
 
 from schemas.errors import ErrorCode, ServingError
+from schemas.requests import PriorityClass
 from workers.engine.config import EngineConfig
 from workers.engine.inbox import Cancel, Command, Inbox
 from workers.engine.messages import Emission, EngineRequest, Errored
@@ -104,6 +105,20 @@ class Engine:
             return 0
         return max(0, stepper.scheduler.slots - self._inbox.num_live)
 
+    def places(self, priority: PriorityClass) -> int:
+        """How many more of a class can start in the place of others, beside what `free_slots` says."""
+        stepper = self._stepper
+        if stepper is None or not stepper.scheduler.fairness.is_on:
+            return 0
+        scheduler = stepper.scheduler
+        unseen = self._inbox.num_live - len(scheduler.running) - len(scheduler.waiting)
+        return max(0, scheduler.num_places(priority) - max(0, unseen))
+
+    @property
+    def num_inside(self) -> int:
+        """Requests submitted and neither ended nor cancelled."""
+        return self._inbox.num_live
+
     def stats(self) -> EngineStats:
         stepper = self._stepper
         return EngineStats() if stepper is None else stepper.stats()
@@ -171,6 +186,8 @@ class Engine:
         self._collect(stepper)
         if self._outbox.is_due:
             self._hand_over()
+        if not stepper.has_work:
+            stepper.check_integrity()
 
     def _step(self, stepper: Stepper) -> None:
         plan = stepper.schedule()

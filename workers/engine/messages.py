@@ -21,7 +21,7 @@ class EngineRequest:
     """One sequence to generate.
 
     `created` (Unix seconds) is the clock a chat template sees, so that a resumed request renders the same prompt; None
-    means now.
+    means now. `tenant`: among whose requests KV may be shared, where that is restricted.
     """
 
     request_id: str
@@ -30,6 +30,7 @@ class EngineRequest:
     priority: PriorityClass = PriorityClass.NORMAL
     resume: Resume | None = None
     created: int | None = None
+    tenant: str = ""
 
 
 class Tokens(NamedTuple):

@@ -19,9 +19,17 @@ class EngineStats(NamedTuple):
     prompt_tokens_total: int = 0
     completion_tokens_total: int = 0
     preemptions_total: int = 0
+    yields_total: int = 0
+    resumes_total: int = 0
+    parked: int = 0
+    parked_bytes: int = 0
     kv_used_tokens: int = 0
     kv_reserved_tokens: int = 0
+    kv_cached_tokens: int = 0
     kv_budget_tokens: int = 0
+    prefix_hits_total: int = 0
+    prefix_misses_total: int = 0
+    prefix_matched_tokens_total: int = 0
     last_step_at: float | None = None
 
 

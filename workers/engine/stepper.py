@@ -2,12 +2,14 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from schemas.errors import ErrorCode, ServingError
 from workers.engine.admission import Admission
 from workers.engine.batch import BatchBuilder, StepPlan
 from workers.engine.batch_sampler import draw_together
 from workers.engine.config import EngineConfig
+from workers.engine.integrity import check_books
 from workers.engine.messages import Completed, Emission, EngineRequest, Errored, PrefillProgress, Tokens
 from workers.engine.sampler import SamplerScratch
 from workers.engine.scheduler import Scheduler
@@ -26,7 +28,12 @@ class Stepper:
     """
 
     def __init__(
-        self, runner: ModelRunner, opened: Opened, config: EngineConfig, on_step: StepObserver | None = None
+        self,
+        runner: ModelRunner,
+        opened: Opened,
+        config: EngineConfig,
+        on_step: StepObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         capabilities = opened.capabilities
         budget = capabilities.max_batch_tokens
@@ -42,7 +49,7 @@ class Stepper:
         self._sequences: dict[str, Sequence] = {}
         self._num_arrivals = 0
         self._emissions: list[Emission] = []
-        self.scheduler = Scheduler(runner, capabilities, budget)
+        self.scheduler = Scheduler(runner, capabilities, budget, config.fairness, config.kv, clock)
 
     @property
     def has_work(self) -> bool:
@@ -103,6 +110,11 @@ class Stepper:
             case ForwardStatus.NO_SPACE:
                 pass
 
+    def check_integrity(self) -> None:
+        """Every handle is free or has one holder. Raises IntegrityError, which no sequence can be blamed for."""
+        scheduler = self.scheduler
+        check_books(self._runner, self._capabilities, scheduler.kv.held(), scheduler.faults())
+
     def take_emissions(self) -> list[Emission]:
         """Everything produced since the last call."""
         emissions, self._emissions = self._emissions, []
@@ -110,7 +122,7 @@ class Stepper:
 
     def stats(self) -> EngineStats:
         """Safe from any thread; figures of one moment only as far as they need be."""
-        counters, scheduler = self.counters, self.scheduler
+        counters, scheduler, kv = self.counters, self.scheduler, self.scheduler.kv
         running = list(scheduler.running)
         return EngineStats(
             steps=counters.steps,
@@ -119,10 +131,18 @@ class Stepper:
             waiting=len(scheduler.waiting),
             prompt_tokens_total=counters.prompt_tokens_total,
             completion_tokens_total=counters.completion_tokens_total,
-            preemptions_total=scheduler.num_preemptions,
+            preemptions_total=scheduler.fairness.num_preemptions,
+            yields_total=scheduler.fairness.num_yields,
+            resumes_total=scheduler.fairness.num_resumes,
+            parked=len(scheduler.parking),
+            parked_bytes=scheduler.parking.num_bytes,
             kv_used_tokens=sum(sequence.num_computed for sequence in running),
             kv_reserved_tokens=scheduler.num_reserved,
+            kv_cached_tokens=kv.num_cached,
             kv_budget_tokens=self._capabilities.kv_token_budget,
+            prefix_hits_total=kv.counters.hits,
+            prefix_misses_total=kv.counters.misses,
+            prefix_matched_tokens_total=kv.counters.matched_tokens,
             last_step_at=counters.last_step_at,
         )
 
@@ -170,15 +190,16 @@ class Stepper:
             if self._capabilities.can_truncate:
                 self._runner.truncate(handle, item.sequence.num_computed)
             else:
-                self.scheduler.preempt(item.sequence)
+                self.scheduler.preempt(item.sequence, is_kept=False)
 
     def _fail(self, sequence: Sequence, error: ServingError) -> None:
-        self._end(sequence)
+        # What went wrong may lie in its KV.
+        self._end(sequence, is_kept=False)
         self._emissions.append(Errored(sequence.request_id, error))
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: Sequence, *, is_kept: bool = True) -> None:
         del self._sequences[sequence.request_id]
-        self.scheduler.finish(sequence)
+        self.scheduler.finish(sequence, is_kept=is_kept)
 
 
 def _as_serving_error(request_id: str, error: Exception) -> ServingError:

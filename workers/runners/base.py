@@ -8,7 +8,7 @@ KV is reached through handles; who holds the memory behind one is the runner's a
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ class RunnerSpec:
 
     `source` is the model's source after resolution: a file or folder path, or the echo runner's own form.
     `context` is tokens per sequence, `sequences` how many run at once, `batch_tokens` the most tokens of one forward.
+    `kv_pages` is the size of the KV memory where it is in pages.
     """
 
     model_id: str
@@ -55,6 +56,7 @@ class RunnerSpec:
     kv_type: str | None = None
     batch_tokens: int | None = None
     chat_template: str | None = None
+    kv_pages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class Capabilities:
 
     `fork_cost_tokens` is the price of a fork in prefilled tokens. `kv_token_budget` is shared by all handles.
     `kv_format` goes into the fingerprint of exported KV. `exact_batching`: logits depend on nothing else in a batch.
+    `max_running`: how many handles are meant for sequences that run, the others only keep KV; None: all may run.
+    `max_cached_tokens`: more KV than this, kept for nobody, costs every step more than it is likely to save; None: it
+    costs nothing.
     `emit_interval_s`: how long tokens may be held back to go on together; above 0 where the runner computes on all
     processors, since what goes on then takes its time from the next step.
     """
@@ -80,6 +85,8 @@ class Capabilities:
     exact_batching: bool
     kv_format: str
     emit_interval_s: float = 0.0
+    max_running: int | None = None
+    max_cached_tokens: int | None = None
 
 
 class Tokenizer(Protocol):
@@ -146,6 +153,24 @@ class ForwardResult:
 
 class RunnerError(Exception):
     """The backend cannot go on: the model does not load, or its context is broken. The text is for an operator."""
+
+
+class RunnerBooks(NamedTuple):
+    """What a runner's own books say: the tokens behind each handle in use, and how many handles are free.
+
+    `fault` says what in them contradicts itself, pages held twice or by nobody for instance; empty when nothing does.
+    """
+
+    lengths: dict[Handle, int]
+    free_handles: int
+    fault: str = ""
+
+
+@runtime_checkable
+class KeepsBooks(Protocol):
+    """What a runner may offer beside `ModelRunner`, for the engine's integrity check."""
+
+    def books(self) -> RunnerBooks: ...
 
 
 class ModelRunner(Protocol):

@@ -17,6 +17,7 @@ from workers.runners.base import (
     ForwardStatus,
     Handle,
     Opened,
+    RunnerBooks,
     RunnerError,
     RunnerFacts,
     RunnerSpec,
@@ -129,6 +130,11 @@ class EchoRunner:
         if num_tokens > self._context or self._num_used + num_tokens > self._kv_tokens:
             return None
         return self._adopt(Contents(self._weights, tokens))
+
+    def books(self) -> RunnerBooks:
+        held = enumerate(self._contents)
+        lengths = {Handle(i, self._generations[i]): len(contents) for i, contents in held if contents is not None}
+        return RunnerBooks(lengths, self._contents.count(None))
 
     def abort(self) -> None:
         self._aborted.set()

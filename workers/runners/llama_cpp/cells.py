@@ -28,6 +28,19 @@ class CellLedger:
         self._cells[target_id, :num_tokens] = cells
         self._holders[cells] += 1
 
+    def fault(self, lengths: dict[int, int]) -> str:
+        """Whether each cell is free, or held as often as handles of these lengths have it; else the numbers."""
+        held = np.zeros_like(self._holders)
+        for handle_id, length in lengths.items():
+            np.add.at(held, self._cells[handle_id, :length], 1)
+        num_wrong = int((held != self._holders).sum())
+        free = self._free[: self.num_free]
+        num_lost = int((held == 0).sum()) - len(set(free.tolist()))
+        num_taken = int((held[free] > 0).sum())
+        if num_wrong or num_lost or num_taken:
+            return f"cells with a wrong count {num_wrong}, neither free nor held {num_lost}, free and held {num_taken}"
+        return ""
+
     def drop(self, handle_id: int, start: int, end: int) -> None:
         """A handle lets go of its cells from `start` to `end`."""
         cells = self._cells[handle_id, start:end]

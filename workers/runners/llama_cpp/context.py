@@ -53,7 +53,7 @@ class LlamaContext:
         self.max_batch_tokens = min(options.batch_tokens, int(self._api.llama_n_batch(self._pointer)))
         self.vocab_size = int(self._api.llama_vocab_n_tokens(model.vocab))
         self._buffers = BatchBuffers(library, self.max_batch_tokens)
-        self._staging: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._staging: list[npt.NDArray[np.uint8]] = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
         self.last_error = ""
 
     def close(self) -> None:
@@ -99,6 +99,16 @@ class LlamaContext:
         data = self._save(source)
         return data is not None and self._load(target, data)
 
+    def exchange(self, one: int, other: int) -> None:
+        """Let two sequences have each other's KV. Raises RunnerError when the library does not do it: both are lost."""
+        saved, other_saved = self._save(one, 0), self._save(other, 1)
+        if saved is None or other_saved is None:
+            raise RunnerError(f"llama.cpp does not copy a sequence: {self.last_error}")
+        self.clear(one)
+        self.clear(other)
+        if not self._load(one, other_saved) or not self._load(other, saved):
+            raise RunnerError(f"llama.cpp does not take back a sequence: {self.last_error}")
+
     def save(self, sequence: int) -> bytes:
         """A sequence's KV in the library's own form. Raises RunnerError when the library does not write it."""
         data = self._save(sequence)
@@ -110,10 +120,10 @@ class LlamaContext:
         """Let an empty sequence hold what `save` returned. False, and still empty, when the library refuses it."""
         return self._load(sequence, np.frombuffer(data, np.uint8))
 
-    def _save(self, sequence: int) -> npt.NDArray[np.uint8] | None:
+    def _save(self, sequence: int, place: int = 0) -> npt.NDArray[np.uint8] | None:
         with self._log.collect() as errors:
             size = int(self._api.llama_state_seq_get_size_ext(self._pointer, sequence, 0))
-            data = self._staging_buffer(size)
+            data = self._staging_buffer(size, place)
             written = self._api.llama_state_seq_get_data_ext(self._pointer, _address(data), size, sequence, 0)
         self.last_error = errors[0] if errors else ""
         return data if size and written == size else None
@@ -126,24 +136,24 @@ class LlamaContext:
             self.clear(sequence)
         return bool(read == len(data))
 
-    def _staging_buffer(self, size: int) -> npt.NDArray[np.uint8]:
+    def _staging_buffer(self, size: int, place: int) -> npt.NDArray[np.uint8]:
         if size > _MAX_KEPT_BYTES:
             return np.empty(size, np.uint8)
-        if size > len(self._staging):
-            self._staging = np.empty(size, np.uint8)
-        return self._staging[:size]
+        if size > len(self._staging[place]):
+            self._staging[place] = np.empty(size, np.uint8)
+        return self._staging[place][:size]
 
     def _params(self, options: ContextOptions) -> Any:
         api, plan = self._api, options.plan
         params = api.llama_context_default_params()
         params.n_ctx = plan.num_cells
-        params.n_seq_max = plan.sequences
+        params.n_seq_max = plan.num_handles
         params.kv_unified = plan.is_unified
         params.type_k = params.type_v = KV_TYPES[options.kv_type].ggml_type
         params.n_batch = options.batch_tokens
         params.n_ubatch = min(_MICRO_BATCH, options.batch_tokens)
         # The graph is laid out for this many rows of logits, and the library aborts the process above it.
-        params.n_outputs_max = max(options.logit_rows, plan.sequences)
+        params.n_outputs_max = max(options.logit_rows, plan.num_handles)
         # A step of several rows counts as batch processing, even when each is a sequence's next token.
         params.n_threads = params.n_threads_batch = options.threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_AUTO

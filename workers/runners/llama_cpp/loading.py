@@ -11,13 +11,13 @@ from workers.runners.llama_cpp.abort_flag import AbortFlag
 from workers.runners.llama_cpp.context import ContextOptions, LlamaContext
 from workers.runners.llama_cpp.kv_types import check_kv_type
 from workers.runners.llama_cpp.library import Library, load_library
-from workers.runners.llama_cpp.machine import available_bytes, num_processors, processor
 from workers.runners.llama_cpp.model import LlamaModel
-from workers.runners.llama_cpp.model_files import check_model_file, total_bytes
-from workers.runners.llama_cpp.remembered import Remembered
 from workers.runners.llama_cpp.sizing import KvDemand, KvPlan, check_weights_fit, plan_kv
 from workers.runners.llama_cpp.tokenizer import LlamaTokenizer
 from workers.runners.llama_cpp.trial import Trial, TrialRequest, find_trouble
+from workers.runners.machine import available_bytes, num_processors, processor
+from workers.runners.model_files import check_model_file, total_bytes
+from workers.runners.remembered import Remembered
 
 DEFAULT_BATCH_TOKENS = 512
 # Rows of logits that a step may ask for where sequences are few: room for verified drafts.

@@ -7,13 +7,13 @@ flag interrupts processors only: on a GPU a step runs to its end.
 from contextlib import ExitStack
 from pathlib import Path
 
-from workers.runners.base import Batch, ForwardResult, Handle, Opened, RunnerError, RunnerSpec
+from workers.runners.base import Batch, ForwardResult, Handle, Opened, RunnerBooks, RunnerError, RunnerSpec
 from workers.runners.llama_cpp.abort_flag import AbortFlag
 from workers.runners.llama_cpp.loading import load
 from workers.runners.llama_cpp.opened import describe
-from workers.runners.llama_cpp.remembered import Remembered, default_cache_file
 from workers.runners.llama_cpp.session import Session
 from workers.runners.llama_cpp.trial import Trial, run_trial
+from workers.runners.remembered import Remembered, default_cache_file
 
 
 class LlamaCppRunner:
@@ -99,6 +99,9 @@ class LlamaCppRunner:
             self.release(handle)
             return None
         return handle
+
+    def books(self) -> RunnerBooks:
+        return self._open_session().books()
 
     def abort(self) -> None:
         self._abort_flag.set()

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from workers.runners.base import Batch, ForwardResult, ForwardStatus, Handle, RunnerError
-from workers.runners.llama_cpp.batch_rules import BatchLimits, Runs, check_batch
+from workers.runners.base import Batch, ForwardResult, ForwardStatus, Handle, RunnerBooks, RunnerError
+from workers.runners.batch_rules import BatchLimits, Runs, check_batch
 from workers.runners.llama_cpp.handles import HandleTable
 from workers.runners.llama_cpp.loading import Loaded
 from workers.runners.llama_cpp.row_order import LogitsOrder, as_given, in_sequence_order
@@ -19,7 +19,7 @@ class Session:
     def __init__(self, loaded: Loaded) -> None:
         self.stack = ExitStack()
         self.context = loaded.context
-        self.table = HandleTable(loaded.plan.sequences)
+        self.table = HandleTable(loaded.plan.num_handles)
         layout = UnifiedKv if loaded.plan.is_unified else SplitKv
         self.kv: UnifiedKv | SplitKv = layout(self.context, self.table, loaded.plan)
         self._can_cut = loaded.model.can_rewind
@@ -80,6 +80,20 @@ class Session:
         self.kv.append(np.full(num_tokens, handle.id, np.int32), np.arange(num_tokens, dtype=np.int32))
         self.table.lengths[handle.id] = num_tokens
         return True
+
+    def books(self) -> RunnerBooks:
+        """Our table beside what the library holds in its sequences, and beside the cells of a unified buffer."""
+        table = self.table
+        lengths = {handle: int(table.lengths[handle.id]) for handle in table.live()}
+        expected = {table.sequence(handle): length for handle, length in lengths.items()}
+        faults = []
+        for sequence in range(table.capacity):
+            held, wanted = self.context.num_tokens(sequence), expected.get(sequence, 0)
+            if held != wanted:
+                faults.append(f"llama.cpp has {held} tokens in sequence {sequence} instead of {wanted}")
+        if fault := self.kv.fault({handle.id: length for handle, length in lengths.items()}):
+            faults.append(fault)
+        return RunnerBooks(lengths, table.capacity - len(lengths), "; ".join(faults))
 
     def _take_back(self, runs: Runs) -> None:
         """Undo what an aborted decode did finish."""

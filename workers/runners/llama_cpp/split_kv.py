@@ -1,7 +1,7 @@
 """A KV buffer per sequence."""
 
 from workers.runners.base import ForkKind, IntArray
-from workers.runners.llama_cpp.batch_rules import Runs
+from workers.runners.batch_rules import Runs
 from workers.runners.llama_cpp.context import LlamaContext
 from workers.runners.llama_cpp.handles import HandleTable
 from workers.runners.llama_cpp.sizing import KvPlan
@@ -31,11 +31,17 @@ class SplitKv:
         return num_tokens <= self._max_length
 
     def arrange(self, runs: Runs) -> None:
-        """Move at most one sequence, so that no step pays for more than one copy."""
+        """Move at most one sequence, or exchange two, so that no step pays for more copies than that."""
         move = self._table.next_move(runs.handle_ids)
-        if move is not None and self._context.copy(move.source, move.target):
+        if move is None:
+            return
+        if move.idle_id is not None:
+            self._context.exchange(move.source, move.target)
+        elif self._context.copy(move.source, move.target):
             self._context.clear(move.source)
-            self._table.move(move)
+        else:
+            return
+        self._table.move(move)
 
     def append(self, handle_ids: IntArray, positions: IntArray) -> None:
         """The buffers are there already."""
@@ -48,3 +54,7 @@ class SplitKv:
 
     def truncate(self, handle_id: int, num_tokens: int) -> None:
         """A buffer's cells are its sequence's for good."""
+
+    def fault(self, lengths: dict[int, int]) -> str:
+        """Nothing is shared, so nothing can be held twice."""
+        return ""

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workers.runners.llama_cpp.machine import Processor
-from workers.runners.llama_cpp.model_files import identity
-from workers.runners.llama_cpp.remembered import Remembered
+from workers.runners.machine import Processor
+from workers.runners.model_files import identity
+from workers.runners.remembered import Remembered
 
 logger = logging.getLogger(__name__)
 

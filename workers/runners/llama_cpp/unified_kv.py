@@ -1,7 +1,7 @@
 """One KV buffer for all sequences. A forked prefix lies in it once."""
 
 from workers.runners.base import ForkKind, IntArray
-from workers.runners.llama_cpp.batch_rules import Runs
+from workers.runners.batch_rules import Runs
 from workers.runners.llama_cpp.cells import CellLedger
 from workers.runners.llama_cpp.context import LlamaContext
 from workers.runners.llama_cpp.handles import HandleTable
@@ -42,3 +42,7 @@ class UnifiedKv:
 
     def truncate(self, handle_id: int, num_tokens: int) -> None:
         self._cells.drop(handle_id, num_tokens, int(self._table.lengths[handle_id]))
+
+    def fault(self, lengths: dict[int, int]) -> str:
+        """What the count of cells and those of the handles, by id, contradict each other in; empty when nothing."""
+        return self._cells.fault(lengths)

@@ -1,11 +1,25 @@
-"""The invariants of a batch, checked before the library sees it: it answers some breaches by aborting the process."""
+"""The invariants of a batch, checked before a backend sees it: llama.cpp answers some breaches by aborting the process,
+our own kernels would write where they must not."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from workers.runners.base import Batch, IntArray
-from workers.runners.llama_cpp.handles import HandleTable
+
+
+class HandleLengths(Protocol):
+    """Handles by id: those below `capacity` exist, with their number of tokens."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def lengths(self) -> IntArray: ...
+
+    def are_live(self, handle_ids: IntArray) -> bool:
+        """Whether all of these are in use."""
+        ...
 
 
 class BatchLimits(NamedTuple):
@@ -21,7 +35,7 @@ class Runs(NamedTuple):
     counts: IntArray
 
 
-def check_batch(batch: Batch, table: HandleTable, limits: BatchLimits) -> Runs:
+def check_batch(batch: Batch, table: HandleLengths, limits: BatchLimits) -> Runs:
     """The batch as runs. Raises ValueError naming the rule that it breaks."""
     num_rows = len(batch.tokens)
     _check_shapes(batch, num_rows, limits)
@@ -31,7 +45,7 @@ def check_batch(batch: Batch, table: HandleTable, limits: BatchLimits) -> Runs:
     starts = _run_starts(batch.handle_ids)
     handle_ids = batch.handle_ids[starts]
     counts = np.append(starts[1:], np.int32(num_rows)) - starts
-    if handle_ids.min() < 0 or handle_ids.max() >= table.capacity or (table.sequences[handle_ids] < 0).any():
+    if handle_ids.min() < 0 or handle_ids.max() >= table.capacity or not table.are_live(handle_ids):
         raise ValueError("a handle of the batch is not in use")
     if len(set(handle_ids.tolist())) != len(handle_ids):
         raise ValueError("the rows of a handle are not contiguous")
@@ -41,10 +55,10 @@ def check_batch(batch: Batch, table: HandleTable, limits: BatchLimits) -> Runs:
     return Runs(handle_ids, counts)
 
 
-def _check_decodes(batch: Batch, ids: list[int], table: HandleTable) -> Runs:
+def _check_decodes(batch: Batch, ids: list[int], table: HandleLengths) -> Runs:
     """The same for a row of each handle, which most steps are: half the time."""
     handle_ids = batch.handle_ids
-    if min(ids) < 0 or max(ids) >= table.capacity or (table.sequences[handle_ids] < 0).any():
+    if min(ids) < 0 or max(ids) >= table.capacity or not table.are_live(handle_ids):
         raise ValueError("a handle of the batch is not in use")
     if (table.lengths[handle_ids] != batch.positions).any():
         raise ValueError("the positions of a handle do not start at its length, or are not contiguous")

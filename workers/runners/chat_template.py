@@ -3,16 +3,15 @@
 from pathlib import Path
 
 from workers.runners.base import RunnerError
-from workers.runners.llama_cpp.model import LlamaModel
 
 
-def chat_template(model: LlamaModel, override: str | None) -> str | None:
-    """Jinja source: the setting, which is the text itself or a file's path, before the one in the model file.
+def choose_template(own: str | None, override: str | None) -> str | None:
+    """Jinja source: the setting, which is the text itself or a file's path, before the model's own.
 
     None when there is neither. Raises RunnerError for a file that cannot be read.
     """
     if not override:
-        return model.metadata("tokenizer.chat_template") or None
+        return own or None
     if "{{" in override or "{%" in override:
         return override
     path = Path(override).expanduser()

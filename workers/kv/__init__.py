@@ -1,0 +1,1 @@
+"""Whose KV lies where, which of it is shared, and what is kept of sequences that have ended."""

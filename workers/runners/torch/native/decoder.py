@@ -1,0 +1,148 @@
+"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 BF16."""
+
+import ctypes
+import weakref
+
+import numpy as np
+import torch
+
+from workers.checkpoints import ModelConfig
+from workers.runners.base import IntArray
+from workers.runners.torch.abort_flag import AbortFlag
+from workers.runners.torch.attention import heads_of
+from workers.runners.torch.decoder import DecoderSizes
+from workers.runners.torch.kv_memory import KvMemory, KvShape
+from workers.runners.torch.native.build import CannotBuild, kernel_library
+from workers.runners.torch.native.library import KernelLibrary, LayerPointers, ModelPointers, StepPointers
+from workers.runners.torch.rope import rope_table
+from workers.runners.torch.step import Step
+from workers.runners.torch.weights import LayerWeights, WeightReader
+
+_PANEL = 32
+_HEAD_DIMS = (32, 64, 96, 128, 256)
+_DONE, _ABORTED = 0, 1
+
+
+def why_not(config: ModelConfig) -> str | None:
+    """What of a model the kernel was not written for."""
+    if config.head_dim not in _HEAD_DIMS:
+        return f"heads of {config.head_dim} are none of {', '.join(map(str, _HEAD_DIMS))}"
+    for size in (config.hidden_size, config.intermediate_size):
+        if size % _PANEL:
+            return f"a width of {size} is not a multiple of {_PANEL}"
+    return None
+
+
+class NativeDecoder:
+    """See `Decoder`. BF16 weights, activations and KV; everything else float32."""
+
+    layout = "16-token pages, paired"
+    is_row_exact = True
+    name = "own kernel"
+
+    def __init__(self, reader: WeightReader, sizes: DecoderSizes, threads: int) -> None:
+        """Raises CannotBuild with the reason why there is no kernel."""
+        config = reader.config
+        reason = why_not(config)
+        if reason is not None:
+            raise CannotBuild(reason)
+        self._library = KernelLibrary(kernel_library())
+        self._sizes = sizes
+        self._kept: list[torch.Tensor] = []
+        self._model = self._pointers(reader, sizes, threads)
+        self._memory: KvMemory | None = None
+        self._scratch = self._library.new_scratch()
+        self._finalizer = weakref.finalize(self, self._library.free_scratch, self._scratch)
+        self.kv_shape = KvShape(config.num_layers, heads_of(config).page_elements, torch.bfloat16)
+
+    def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
+        self._bind(memory)
+        logits = torch.empty((len(step.logit_rows), self._sizes.vocab_size), dtype=torch.float32)
+        arrays = [
+            np.ascontiguousarray(array)
+            for array in (
+                step.tokens,
+                step.positions,
+                step.logit_rows,
+                step.starts,
+                step.counts,
+                step.lengths,
+                step.tables,
+            )
+        ]
+        pointers = StepPointers(
+            len(step.tokens),
+            len(step.counts),
+            len(step.logit_rows),
+            step.tables.shape[1],
+            *map(_address, arrays),
+            abort_flag.address,
+            logits.data_ptr(),
+        )
+        code = self._library.run_step(ctypes.byref(self._model), ctypes.byref(pointers), self._scratch)
+        if code == _ABORTED:
+            return None
+        if code != _DONE:
+            raise torch.OutOfMemoryError(f"no memory for a step of {len(step.tokens)} rows")
+        return logits
+
+    def _bind(self, memory: KvMemory) -> None:
+        if memory is self._memory:
+            return
+        self._memory = memory
+        self._model.keys = memory.keys.data_ptr()
+        self._model.values = memory.values.data_ptr()
+        self._model.layer_stride = memory.keys.stride(0)
+
+    def _pointers(self, reader: WeightReader, sizes: DecoderSizes, threads: int) -> ModelPointers:
+        config = reader.config
+        embedding = reader.embedding()
+        rope = rope_table(config, sizes.context, torch.device("cpu"))
+        layers = [self._layer(weights) for weights in reader.layers()]
+        return ModelPointers(
+            num_layers=config.num_layers,
+            hidden=config.hidden_size,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            intermediate=config.intermediate_size,
+            vocab=sizes.vocab_size,
+            threads=threads,
+            eps=config.rms_norm_eps,
+            layers=(LayerPointers * len(layers))(*layers),
+            embedding=self._keep(embedding),
+            norm=self._keep(reader.norm()),
+            head=self._pack(reader.head(embedding, sizes.vocab_size)),
+            cos=self._keep(rope.cos),
+            sin=self._keep(rope.sin),
+        )
+
+    def _layer(self, weights: LayerWeights) -> LayerPointers:
+        return LayerPointers(
+            input_norm=self._keep(weights.input_norm),
+            qkv=self._pack(weights.qkv),
+            qkv_bias=self._keep(weights.qkv_bias.float()) if weights.qkv_bias is not None else None,
+            q_norm=self._keep(weights.q_norm) if weights.q_norm is not None else None,
+            k_norm=self._keep(weights.k_norm) if weights.k_norm is not None else None,
+            out=self._pack(weights.out),
+            post_norm=self._keep(weights.post_norm),
+            gate_up=self._pack(weights.gate_up),
+            down=self._pack(weights.down),
+        )
+
+    def _pack(self, matrix: torch.Tensor) -> int:
+        matrix = matrix.contiguous()
+        num_out, num_in = matrix.shape
+        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.bfloat16)
+        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr())
+        return self._keep(panels)
+
+    def _keep(self, tensor: torch.Tensor) -> int:
+        """The address of a tensor that lives as long as the decoder."""
+        tensor = tensor.contiguous()
+        self._kept.append(tensor)
+        return int(tensor.data_ptr())
+
+
+def _address(array: IntArray) -> int:
+    return int(array.ctypes.data)

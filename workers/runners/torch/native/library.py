@@ -1,0 +1,65 @@
+"""The kernel's functions and structures, as `step.cpp` declares them."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+from workers.runners.torch.native.build import CannotBuild
+
+
+class LayerPointers(Structure):
+    _fields_ = tuple(
+        (name, c_void_p)
+        for name in (
+            "input_norm",
+            "qkv",
+            "qkv_bias",
+            "q_norm",
+            "k_norm",
+            "out",
+            "post_norm",
+            "gate_up",
+            "down",
+        )
+    )
+
+
+class ModelPointers(Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim")),
+        *((name, c_int32) for name in ("intermediate", "vocab", "threads")),
+        ("eps", c_float),
+        ("layer_stride", c_int64),
+        ("layers", POINTER(LayerPointers)),
+        *((name, c_void_p) for name in ("embedding", "norm", "head", "cos", "sin", "keys", "values")),
+    )
+
+
+class StepPointers(Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("num_rows", "num_sequences", "num_logits", "table_stride")),
+        *((name, c_void_p) for name in ("tokens", "positions", "logit_rows", "starts", "counts", "lengths", "tables")),
+        ("is_aborted", c_void_p),
+        ("logits", c_void_p),
+    )
+
+
+class KernelLibrary:
+    """Calls give up the interpreter lock."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise CannotBuild(f"{path} does not load: {error}") from error
+        self.pack = library.pack
+        self.pack.argtypes = (c_void_p, c_int32, c_int32, c_void_p)
+        self.pack.restype = None
+        self.new_scratch = library.new_scratch
+        self.new_scratch.restype = c_void_p
+        self.free_scratch = library.free_scratch
+        self.free_scratch.argtypes = (c_void_p,)
+        self.free_scratch.restype = None
+        self.run_step = library.run_step
+        self.run_step.argtypes = (POINTER(ModelPointers), POINTER(StepPointers), c_void_p)
+        self.run_step.restype = c_int32
