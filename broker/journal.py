@@ -45,6 +45,11 @@ class JournalHub:
         return self._reader.is_live
 
     @property
+    def live_since(self) -> float:
+        """When the reader was last attached (monotonic)."""
+        return self._reader.live_since
+
+    @property
     def resets(self) -> int:
         """How often the reader had to be attached again."""
         return self._reader.resets

@@ -25,7 +25,7 @@ class Lease:
     """One delivery of one request. Settled by `ack`, `nak` or `term`; left alone it is delivered again after ack_wait.
 
     Whether this worker still owns the request is not known here but by its Claim: renew and settle only after a
-    conditional write of the claim was accepted.
+    conditional write of the claim was accepted. `delay_s`: given back, and delivered again only after this long.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Lease:
         self.stream_seq = delivery.stream_seq
         self.num_delivered = delivery.num_delivered
         self.delivered_at = time.monotonic()
+        self.delay_s = 0.0
         self._renewed_at = self.delivered_at
 
     @property
@@ -82,6 +83,7 @@ class Lease:
     async def nak(self, delay_s: float | None = None) -> None:
         """Give it back, to be delivered again at once or after `delay_s`. Unacked; ack_wait covers a loss."""
         await self._connection.wait_connected(_SETTLE_S)
+        self.delay_s = delay_s or 0.0
         delay = b"" if delay_s is None else b' {"delay": %d}' % int(delay_s * 1e9)
         await self._connection.publish(self.ack_subject, b"-NAK" + delay)
 

@@ -1,7 +1,9 @@
 """Take requests from the queue, highest class first, never more than there is room for.
 
 One waiting pull per class; a class without one is asked first without waiting, so that a backlog is taken in order of
-class. The client library's `fetch` is not used: it misses dead servers and strands messages.
+class, but for one that has waited too long (`ageing`). Where requests may take the place of others, a full worker asks
+for these again and again, without waiting: one with a free place has a waiting pull open, and so gets them first. The
+client library's `fetch` is not used: it misses dead servers and strands messages.
 """
 
 import asyncio
@@ -17,8 +19,9 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from broker.ageing import ClassAges
 from broker.connection import Connection
-from broker.errors import BrokerTimeout
+from broker.errors import BrokerError, BrokerTimeout
 from broker.inbox import status
 from broker.lease import Lease
 from broker.specs import ACK_WAIT_S
@@ -32,6 +35,8 @@ EXPIRES_S = 1.0
 HEARTBEAT_S = 0.5
 _MISSED_S = 2.5 * HEARTBEAT_S
 _NO_WAIT_S = 1.0
+# How often a full worker asks for what may take the place of others.
+_ASK_AGAIN_S = 0.025
 _RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
 _FAILED_HANDLER_DELAY_S = 1.0
@@ -45,6 +50,7 @@ class _Lane:
     """One consumer: what is asked of it now, and when it may be asked again after an error."""
 
     name: str
+    priority: PriorityClass
     pull: "_Pull | None" = None
     retry_at: float = 0.0
     pause_s: float = _RETRY_S
@@ -67,6 +73,8 @@ class PullLoop:
 
     `on_lease` takes its credit before it first awaits, and returns soon: the next lease waits for it.
     A lease that comes when there is no credit goes back at once and its class is not asked until there is some.
+    `places(priority)`, where it is given, is how many more of a class could start without credit, in the place of
+    others.
     """
 
     def __init__(
@@ -77,20 +85,25 @@ class PullLoop:
         worker_id: str,
         on_lease: Callable[[Lease], Awaitable[None] | None],
         credit: Callable[[], int],
+        places: Callable[[PriorityClass], int] | None = None,
         lanes: int = 1,
     ) -> None:
         self._connection = connection
         self._name = f"{worker_id}/{model}"
         self._on_lease = on_lease
         self._credit = credit
-        places = [(model, priority, str(lane)) for priority in PriorityClass for lane in range(lanes)]
-        self._lanes = [_Lane(consumer_name(*place)) for place in places]
-        self._lane_of = {request_subject(*place): lane for place, lane in zip(places, self._lanes, strict=True)}
+        self._places = places
+        names = [(model, priority, str(lane)) for priority in PriorityClass for lane in range(lanes)]
+        self._lanes = [_Lane(consumer_name(*name), name[1]) for name in names]
+        self._lane_of = {request_subject(*name): lane for name, lane in zip(names, self._lanes, strict=True)}
+        self._by_name = {lane.name: lane for lane in self._lanes}
+        self._ages = ClassAges({lane.name: lane.priority for lane in self._lanes})
         self._pulls: dict[str, _Pull] = {}
         self._tokens = count()
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._wake = asyncio.Event()
+        self._next = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._moved_at = time.monotonic()
@@ -105,6 +118,12 @@ class PullLoop:
         self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
         self._connection.on_reconnect(self._restart)
         self._task = asyncio.create_task(self._run(), name=f"pull {self._name}")
+
+    async def handed_over(self) -> None:
+        """Wait until everything that has arrived by now is with `on_lease`, or given back."""
+        while self._subscription is not None and self._subscription.pending_msgs:
+            self._next.clear()
+            await self._next.wait()
 
     def wake(self) -> None:
         """Credit may have grown."""
@@ -129,6 +148,7 @@ class PullLoop:
             with contextlib.suppress(nats.errors.Error):
                 await self._subscription.unsubscribe()
             self._subscription = None
+        self._next.set()
 
     async def _restart(self) -> None:
         """After a reconnection the server has forgotten our pulls."""
@@ -148,14 +168,29 @@ class PullLoop:
             self._note_time()
             if self._was_still:
                 await self._recover()
-            if not self._connection.is_connected or self._credit() <= 0:
+            if not self._connection.is_connected:
                 await self._wake.wait()
                 continue
             self._drop_overdue(time.monotonic())
+            if self._credit() <= 0:
+                await self._wait_without_credit()
+                continue
             await self._take_backlog()
             if self._credit() > 0 and not self._stopping:
                 await self._open_waiting()
             await self._sleep()
+
+    async def _wait_without_credit(self) -> None:
+        """Until there may be some again; meanwhile what may take the place of others is asked for."""
+        if self._places is None:
+            await self._wake.wait()
+            return
+        for lane in self._lanes:
+            if self._is_askable(lane) and (places := self._places(lane.priority)) > 0:
+                await self._take_now(lane, places)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_AGAIN_S):
+                await self._wake.wait()
 
     def _note_time(self) -> None:
         now = time.monotonic()
@@ -184,16 +219,40 @@ class PullLoop:
 
     async def _take_backlog(self) -> None:
         """Ask the classes that have no pull open, highest first, for as much as there is credit."""
-        for lane in self._lanes:
+        for name, limit in self._ages.turns(time.monotonic()):
             credit = self._credit()
             if credit <= 0 or self._stopping:
-                return
-            if lane.pull is None and lane.retry_at <= time.monotonic():
-                body = json.dumps({"batch": credit, "no_wait": True}).encode()
-                pull = await self._ask(lane, body, credit, _NO_WAIT_S)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_NO_WAIT_S):
-                        await pull.done.wait()
+                break
+            if self._is_askable(lane := self._by_name[name]):
+                await self._take_now(lane, min(credit, limit or credit))
+        else:
+            return
+        await self._look_behind()
+
+    async def _take_now(self, lane: _Lane, limit: int) -> None:
+        """Ask a class for what it has at this moment."""
+        body = json.dumps({"batch": limit, "no_wait": True}).encode()
+        pull = await self._ask(lane, body, limit, _NO_WAIT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_NO_WAIT_S):
+                await pull.done.wait()
+
+    def _is_askable(self, lane: _Lane) -> bool:
+        return not self._stopping and lane.pull is None and lane.retry_at <= time.monotonic()
+
+    async def _look_behind(self) -> None:
+        """See how long the classes wait that no credit was left for."""
+        for name in self._ages.unseen(time.monotonic()):
+            if self._by_name[name].pull is not None:
+                continue
+            try:
+                info = await self._connection.api(f"CONSUMER.INFO.{STREAM_REQUESTS}.{name}", timeout_s=_NO_WAIT_S)
+            except BrokerError:
+                self._ages.note_unknown(name, time.monotonic())
+                continue
+            num_unsettled = info["num_pending"] + info["num_ack_pending"]
+            delivered = info["delivered"]["consumer_seq"]
+            self._ages.note_look(name, time.monotonic(), num_unsettled=num_unsettled, num_delivered=delivered)
 
     async def _open_waiting(self) -> None:
         now = time.monotonic()
@@ -225,6 +284,7 @@ class PullLoop:
                 self._end(token)
 
     async def _on_message(self, message: Msg) -> None:
+        self._next.set()
         self._note_time()
         if self._was_still:
             self.stale += bool(message.reply)
@@ -251,6 +311,7 @@ class PullLoop:
         lane.pause_s = _RETRY_S
         lane.pull.remaining -= 1
         lane.pull.seen_at = time.monotonic()
+        self._ages.note_served(lane.name, lane.pull.seen_at)
         if lane.pull.remaining <= 0:
             self._end(lane.pull.token)
 
@@ -262,6 +323,7 @@ class PullLoop:
         lane = pull.lane
         if code in ("404", "408"):
             lane.pause_s = _RETRY_S
+            self._ages.note_empty(lane.name, time.monotonic())
         else:
             log = _log.info if lane.pause_s == _RETRY_S else _log.debug
             log("%s: consumer %s: %s %s", self._name, lane.name, code, reason)
@@ -271,7 +333,8 @@ class PullLoop:
 
     async def _hand_over(self, message: Msg) -> None:
         lease = Lease(self._connection, message.subject, message.reply, message.data, message.headers)
-        if self._stopping or self._credit() <= 0:
+        has_room = self._credit() > 0 or (self._places is not None and self._places(lease.priority) > 0)
+        if self._stopping or not has_room:
             self.surplus += 1
             await lease.nak()
             return

@@ -116,6 +116,7 @@ _PERMISSIONS = {
             "inferflux.dlq.>",
             EVENTS_ALL,
             "$JS.API.INFO",
+            f"$JS.API.CONSUMER.INFO.{STREAM_REQUESTS}.*",
             f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_REQUESTS}.*",
             f"$JS.ACK.{STREAM_REQUESTS}.>",
             f"$JS.API.STREAM.MSG.GET.{STREAM_TOKENS}",

@@ -234,6 +234,15 @@ def parse_delivery(ack_subject: str) -> Delivery:
     return Delivery(stream, int(delivered), int(stream_seq), int(consumer_seq), int(stored_ns))
 
 
+def delivery_subject(model: str, priority: PriorityClass, stream_seq: int, consumer_seq: int) -> str:
+    """An ack subject for whatever delivery of that request is open now.
+
+    The server finds it by the stream sequence alone; the consumer's has to be one that it has reached and that is not
+    below every open delivery. The other fields are not looked at.
+    """
+    return f"$JS.ACK.{STREAM_REQUESTS}.{consumer_name(model, priority)}.1.{stream_seq}.{consumer_seq}.0.0"
+
+
 def is_request_ack(subject: str) -> bool:
     """Whether `subject` is the ack subject of a delivery of INFERFLUX_REQUESTS and nothing else."""
     if _ACK.fullmatch(subject) is None:

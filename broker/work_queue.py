@@ -10,7 +10,7 @@ from broker.connection import Connection
 from broker.errors import ApiError, BrokerError, BrokerTimeout, NoResponders, StreamFull
 from broker.headers import BLOB, request_headers
 from broker.records import get_record
-from broker.subjects import STREAM_REQUESTS, consumer_name, is_request_ack, request_subject
+from broker.subjects import STREAM_REQUESTS, consumer_name, delivery_subject, is_request_ack, request_subject
 from schemas.codec import encode_request
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import GenerateRequest, PriorityClass
@@ -38,13 +38,15 @@ class Look(NamedTuple):
     """A class of a model as the broker saw it after `asked_at` (monotonic).
 
     `num_delivered` counts deliveries since the queue was made, repeated ones too; `delivered_seq` is the place in the
-    stream of the last request that was delivered for the first time.
+    stream of the last request that was delivered for the first time. `num_asking`: pulls that wait for a request, those
+    of workers that have just ended among them.
     """
 
     asked_at: float
     depth: QueueDepth
     num_delivered: int
     delivered_seq: int
+    num_asking: int = 0
 
 
 class WorkQueue:
@@ -165,6 +167,13 @@ class WorkQueue:
             await self._connection.wait_connected(max(0.0, deadline - time.monotonic()))
         _log.warning("a delivery was not handed back: %s", failure)
 
+    async def hand_back_unclaimed(self, model: str, priority: PriorityClass, seq: int, look: Look) -> None:
+        """The same for a delivery that no claim tells of, seen open before `look`. Whoever holds it loses it.
+
+        Nothing happens to a request that waits, also for its next delivery, or that is gone.
+        """
+        await self.hand_back(delivery_subject(model, priority, seq, look.num_delivered))
+
     async def _submit(self, request: GenerateRequest) -> int:
         payload = encode_request(request)
         headers = request_headers(request)
@@ -195,11 +204,12 @@ class WorkQueue:
 
     async def _ask(self, name: str) -> Look:
         asked_at = time.monotonic()
-        depth, num_delivered, delivered_seq = QueueDepth(0, 0), 0, 0
+        depth, num_delivered, delivered_seq, num_asking = QueueDepth(0, 0), 0, 0, 0
         try:
             info: dict[str, Any] = await self._connection.api(f"CONSUMER.INFO.{STREAM_REQUESTS}.{name}", timeout_s=1.0)
             depth = QueueDepth(info["num_pending"], info["num_ack_pending"])
             num_delivered, delivered_seq = info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"]
+            num_asking = info["num_waiting"]
         except ApiError as error:
             if error.err_code != _CONSUMER_NOT_FOUND:
                 raise
@@ -209,7 +219,7 @@ class WorkQueue:
         if len(self._looks) >= _MAX_KNOWN:  # of models that came and went
             self._looks.clear()
             self._ages.clear()
-        look = self._looks[name] = Look(asked_at, depth, num_delivered, delivered_seq)
+        look = self._looks[name] = Look(asked_at, depth, num_delivered, delivered_seq, num_asking)
         return look
 
 

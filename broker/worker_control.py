@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -16,6 +16,7 @@ _log = logging.getLogger("inferflux.broker.worker_control")
 
 PING = b"ping"
 DRAIN = b"drain"
+HOLDS = b"holds "
 _OK = b"ok"
 
 
@@ -30,20 +31,37 @@ class Listening:
             await self._subscription.unsubscribe()
 
 
-async def serve_control(connection: Connection, worker_id: str, on_drain: Callable[[], Awaitable[None]]) -> Listening:
-    """Worker: answer "ping" with "ok" while the loop runs, and "drain" with "ok" after calling `on_drain`.
+async def serve_control(
+    connection: Connection,
+    worker_id: str,
+    on_drain: Callable[[], Awaitable[None]],
+    in_hand: Callable[[], Awaitable[Collection[int]]],
+) -> Listening:
+    """Worker: answer "ping" with "ok" while the loop runs, "drain" with "ok" after calling `on_drain`, and "holds 7 9"
+    with those of the stream sequences that are `in_hand`.
 
-    `on_drain` starts the draining and returns. While this subscription lasts the worker counts as alive.
+    `on_drain` starts the draining and returns. `in_hand` tells of everything that was delivered to this process before
+    it was called. While this subscription lasts the worker counts as alive.
     """
 
-    async def on_message(message: Msg) -> None:
-        if message.data == DRAIN:
+    async def answer_to(question: bytes) -> bytes | None:
+        if question == PING:
+            return _OK
+        if question == DRAIN:
             await on_drain()
-        elif message.data != PING:
+            return _OK
+        if question.startswith(HOLDS):
+            asked = question.removeprefix(HOLDS).split()
+            held = {b"%d" % seq for seq in await in_hand()}
+            return b" ".join(seq for seq in asked if seq in held)
+        return None
+
+    async def on_message(message: Msg) -> None:
+        answer = await answer_to(message.data)
+        if answer is None:
             _log.warning("unknown control message of %d bytes", len(message.data))
-            return
-        if message.reply:
-            await connection.publish(message.reply, _OK)
+        elif message.reply:
+            await connection.publish(message.reply, answer)
 
     return Listening(await connection.subscribe(worker_control_subject(worker_id), on_message))
 
@@ -77,6 +95,15 @@ class WorkerControl:
         except BrokerTimeout:
             return True
         return True
+
+    async def held(self, worker_id: str, seqs: Collection[int], timeout_s: float = 0.25) -> set[int]:
+        """Those of the deliveries, by stream sequence, that the worker has in hand.
+
+        Raises NoResponders when nobody listens on its subject, BrokerTimeout when it does not say.
+        """
+        question = HOLDS + b" ".join(b"%d" % seq for seq in seqs)
+        answer = await self._connection.request(worker_control_subject(worker_id), question, timeout_s)
+        return {seq for seq in seqs if b"%d" % seq in answer.data.split()}
 
     async def answers(self, worker_id: str, timeout_s: float = 1.0) -> bool:
         """Whether the worker says that it lives."""

@@ -48,8 +48,9 @@ class Part:
     """One sequence. `seq` is its place in the request stream; None before it is queued, once withdrawn, and when
     another edge owns it.
 
-    `edge` owns its journal. `is_accepted` and `is_sent` are set before the journal record and the request are
-    published, since an unknown outcome counts as done.
+    `edge` owns its journal. `handed_back_at` is when a delivery was last given back in a worker's stead: that of
+    `handed_back_run`, or one that nobody had claimed. `is_accepted` and `is_sent` are set before the journal record and
+    the request are published, since an unknown outcome counts as done.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class Part:
     started: Started | None = None
     started_at: float | None = None
     handed_back_run: str | None = None
+    handed_back_at: float = 0.0
     asked_at: float = 0.0
     is_accepted: bool = False
     is_sent: bool = False
@@ -66,6 +68,17 @@ class Part:
     @property
     def is_over(self) -> bool:
         return self.view.fold.terminal is not None
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether it is open and no run is in charge of it."""
+        started = self.view.fold.started
+        return not self.is_over and (started is None or started.run == self.handed_back_run)
+
+    @property
+    def unclaimed_since(self) -> float:
+        """No earlier than this did it lose its run, if it ever had one."""
+        return max(self.view.last_activity, self.handed_back_at)
 
     def note_start(self) -> bool:
         """Remember the run in charge; True when it is the first one seen."""

@@ -35,6 +35,7 @@ class EdgeProtocol(HttpToolsProtocol):
     limits = ConnectionLimits()
     _header_timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    _wire: Wire | None = None
 
     def data_received(self, data: bytes) -> None:
         # Some clients (Java's, curl --http2) offer an upgrade to HTTP/2 with a POST. We may ignore it, but the parser
@@ -55,6 +56,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
+        if self._wire is not None:
+            self._wire.lost(exc)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -74,9 +77,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._stop_header_timer()
         if len(self.connections) > self.limits.max_connections and not self.url.startswith(_PROBES):
             self.app = _turn_away
+        if self._wire is not None:
+            self._wire.next_begins()
         super().on_headers_complete()
         if self.cycle is not None:
-            put_wire(cast(Scope, self.cycle.scope), Wire(self.transport, self.cycle))
+            self._wire = Wire(self.transport, self.cycle)
+            put_wire(cast(Scope, self.cycle.scope), self._wire)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets the same kind of answer as everything else."""

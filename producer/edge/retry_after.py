@@ -2,11 +2,14 @@
 
 Told "until a place frees", all who are refused at once would come back at once, and all but one would be refused again.
 So each refusal books the next place in a line, and the line moves at the measured rate. A booking is no reservation:
-whoever comes first gets in, and what nobody comes back for passes by with its time.
+whoever comes first gets in, and what nobody comes back for passes by with its time. When nobody at all has come for
+several turns, those who booked have given up, and the line begins anew: else the next to be refused would be told to
+wait for people who are gone.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from producer.edge.rates import ServiceRates
@@ -16,6 +19,9 @@ from schemas.requests import PriorityClass
 _SHARE = 0.75
 # The official SDKs ignore anything longer, and then come back within seconds.
 LONGEST_S = 120.0
+# A line is given up when so many turns, and the seconds by which a whole number of them blurs a turn, bring nobody.
+_MISSED_TURNS = 4
+_BLUR_S = 2.0
 
 
 class Line(NamedTuple):
@@ -27,6 +33,15 @@ class Line(NamedTuple):
 
 # Calls that are refused before anybody reads which model they want.
 _DOOR = Line("", PriorityClass.NORMAL)
+
+
+@dataclass(slots=True)
+class _Bookings:
+    """Until when a line's places are given away, one each `step_s`, and when a call last came to it."""
+
+    until: float
+    step_s: float
+    came_at: float
 
 
 class RetryAfter:
@@ -41,7 +56,18 @@ class RetryAfter:
         self._rates = rates
         self._num_edges = num_edges
         self._clock = clock
-        self._booked_until: dict[Line, float] = {}
+        self._lines: dict[Line, _Bookings] = {}
+
+    def note_arrival(self, line: Line) -> None:
+        """A call has come that wants a place of the line, whether it will get one or not."""
+        bookings = self._lines.get(line)
+        if bookings is None:
+            return
+        now = self._clock()
+        if now - bookings.came_at > _MISSED_TURNS * bookings.step_s + _BLUR_S:
+            del self._lines[line]
+        else:
+            bookings.came_at = now
 
     def seconds(
         self, line: Line, *, asked: int = 1, missing: int = 1, above: int = 0, at_once: int | None = None
@@ -66,11 +92,12 @@ class RetryAfter:
     def _book(self, line: Line, soonest_s: float, step_s: float) -> float:
         now = self._clock()
         self._forget_past(now)
-        turn = max(now + soonest_s, self._booked_until.get(line, now) + step_s)
-        self._booked_until[line] = turn = min(turn, now + LONGEST_S)
+        booked_until = self._lines[line].until if line in self._lines else now
+        turn = min(max(now + soonest_s, booked_until + step_s), now + LONGEST_S)
+        self._lines[line] = _Bookings(turn, step_s, now)
         return turn - now
 
     def _forget_past(self, now: float) -> None:
         """Lines without a future booking hold nothing."""
-        for line in [line for line, until in self._booked_until.items() if until <= now]:
-            del self._booked_until[line]
+        for line in [line for line, bookings in self._lines.items() if bookings.until <= now]:
+            del self._lines[line]

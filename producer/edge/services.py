@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.connection import BrokerConfig, Connection
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
+from broker.holders import Holders
 from broker.journal import JournalHub
 from broker.registry import Registry
 from broker.transitions import Transitions
@@ -42,6 +43,7 @@ from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
+from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
@@ -154,7 +156,10 @@ def _build(
     lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
-    probe = WorkerProbe(WorkerControl(connection).is_alive)
+    control = WorkerControl(connection)
+    probe = WorkerProbe(control.is_alive)
+    holders = Holders(registry, control)
+    strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
     return Services(
         config=config,
         connection=connection,
@@ -173,7 +178,7 @@ def _build(
         submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, retry_after, background),
         joining=joining,
         resuming=Resuming(finding, lifecycle, config.resume_window_s),
-        guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, background),
+        guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, strays, background),
         retention=retention,
         background=background,
         rates=rates,

@@ -74,10 +74,10 @@ class EventStream(EventSourceResponse):
         if self.left or self.cut or wire is None:
             return not (self.left or self.cut)
         give_up_at = time.monotonic() + _TAKEN_WITHIN_S
-        while wire.unsent_bytes > 0:
-            if wire.is_closing or time.monotonic() > give_up_at:
+        while not wire.is_taken:
+            if wire.is_reset or time.monotonic() > give_up_at:
                 return False
-            await anyio.sleep(_ASK_AGAIN_S)
+            await wire.wait_news(_ASK_AGAIN_S)
         return True
 
     async def _stream_response(self, send: Send) -> None:

@@ -1,6 +1,7 @@
 """The connection under one answer: how much of what was sent is still on its way, and ending what nobody reads."""
 
 import asyncio
+import contextlib
 import sys
 from typing import Any
 
@@ -33,26 +34,59 @@ else:
 
 
 class Wire:
-    """One request's hold on its connection."""
+    """One request's hold on its connection.
 
-    __slots__ = ("_cycle", "_transport")
+    `is_reset`: the client's system has thrown away what it had not handed over, and what was on its way.
+    """
+
+    __slots__ = ("_cycle", "_is_lost", "_is_taken", "_news", "_transport", "is_reset")
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
         self._cycle = cycle
-
-    @property
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        self._is_taken = False
+        self._is_lost = False
+        self.is_reset = False
+        self._news = asyncio.Event()
 
     @property
     def unsent_bytes(self) -> int:
         """What the client's system has not acknowledged, in this process and in the kernel."""
         buffered = self._transport.get_write_buffer_size()
-        if self._transport.is_closing():
-            return buffered
-        sock: Any = self._transport.get_extra_info("socket")
+        sock = self._sock()
         return buffered + (0 if sock is None else _unacknowledged(sock.fileno()))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the client's system has acknowledged all of this answer, which has been sent.
+
+        While a connection is being closed that is not known: a reset is told of some rounds of the loop later. One that
+        ended in order counts: what was on its way then, nobody tells.
+        """
+        if self._is_taken or self._is_lost:
+            return self._is_taken or not self.is_reset
+        sock = self._sock()
+        return sock is not None and self.unsent_bytes == 0
+
+    def next_begins(self) -> None:
+        """Another request has come over the connection: what is on its way after this is no longer of this answer."""
+        if self._cycle.response_complete and self.is_taken:
+            self._is_taken = True
+            self._news.set()
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection has ended, with an error when the client's system has reset it."""
+        self._is_lost = True
+        self.is_reset = error is not None
+        self._news.set()
+
+    async def wait_news(self, timeout_s: float) -> None:
+        """Returns once the connection has ended, or the next request has come and this answer is taken, or when the
+        time is over.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
 
     def end_with(self, event: bytes) -> None:
         """Append a last event behind what the buffers hold, and close. A client that does not take it soon is reset."""
@@ -65,6 +99,10 @@ class Wire:
         self._cycle.response_complete = True
         self._transport.close()
         asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
+
+    def _sock(self) -> Any:
+        """None once the connection is being closed, when its number may soon be another's."""
+        return None if self._transport.is_closing() else self._transport.get_extra_info("socket")
 
 
 def put_wire(scope: Scope, wire: Wire) -> None:

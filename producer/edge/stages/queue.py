@@ -14,6 +14,9 @@ from producer.edge.waiting import Waiting
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass
 
+# At most so many looks before a refusal. Calls share them.
+_LOOKS = 3
+
 
 class _Excess(NamedTuple):
     """How much too much it would be: requests, and tokens."""
@@ -40,23 +43,36 @@ class QueueRoom:
 
     async def __call__(self, admission: Admission) -> None:
         line = Line(admission.model.id, admission.plan.priority)
+        self._retry_after.note_arrival(line)
         look = await self._view.glance(line)
         if self._excess(admission, self._view.state(line, look), num_free=0, can_start=0):
             await self._look_again(admission, line)
         admission.ticket = self._waiting.admit(line, admission.prompt_tokens)
 
     async def _look_again(self, admission: Admission, line: Line) -> None:
-        """Raises ServingError unless there is room after all."""
-        looks = await self._view.look_again(line.model)
-        self._waiting.drop_started(line)
-        states = {each: self._view.state(Line(line.model, each), look) for each, look in looks.items()}
+        """Raises ServingError unless there is room after all.
+
+        What was submitted just before a look is counted as waiting, and may run already, in a place that then counts
+        twice: so a refusal that rests on such requests is worth another look, which sees where they are.
+        """
+        for num_left in reversed(range(_LOOKS)):
+            looks = await self._view.look_again(line.model)
+            self._waiting.drop_started(line)
+            states = {each: self._view.state(Line(line.model, each), look) for each, look in looks.items()}
+            excess = self._excess_at(admission, line.priority, states)
+            if not excess:
+                return
+            if num_left == 0 or not self._waiting.num_unseen(line, looks[line.priority].asked_at):
+                raise self._refusal(admission, line, looks, states, excess)
+
+    def _excess_at(
+        self, admission: Admission, priority: PriorityClass, states: Mapping[PriorityClass, ClassState]
+    ) -> _Excess:
         # What waits in the other classes takes free places too.
         num_free = _num_slots(admission) - sum(state.running for state in states.values())
-        num_free -= sum(state.waiting for each, state in states.items() if each is not line.priority)
-        own = states[line.priority]
-        excess = self._excess(admission, own, max(num_free, 0), can_start=num_free - own.waiting)
-        if excess:
-            raise self._refusal(admission, line, looks, states, excess)
+        num_free -= sum(state.waiting for each, state in states.items() if each is not priority)
+        own = states[priority]
+        return self._excess(admission, own, max(num_free, 0), can_start=num_free - own.waiting)
 
     def _excess(self, admission: Admission, own: ClassState, num_free: int, can_start: int) -> _Excess:
         """Beyond the caps, when `num_free` of those in the class are about to start, and `can_start` further ones."""
