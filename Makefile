@@ -6,30 +6,34 @@ BACKEND ?=
 ARGS ?=
 BIN := .venv/bin
 SETUP := ops/setup/setup.sh
+# Tests mostly wait, so there are more processes than a small machine has processors.
+PYTEST := $(BIN)/pytest -n 4
 DATA_DIR := $(or $(INFERFLUX_DATA_DIR),.inferflux)
-# echo needs neither compiler nor weights
-UP_PARTS := $(if $(filter echo,$(BACKEND)),,llama)
+ALL_PARTS := dev llama torch mlx
+PARTS ?= $(ALL_PARTS)
+# echo needs neither compiler nor weights; what was installed before stays, and is used
+UP_PARTS := $(if $(filter echo,$(BACKEND)),,$(or $(filter torch mlx,$(BACKEND)),llama))
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
 
-setup: ## Create .venv and install everything, llama.cpp and the default model included
-	@$(SETUP) dev llama
+setup: ## Create .venv and install everything, or PARTS="llama", "torch", "mlx", "dev", with the default model
+	@$(SETUP) $(PARTS)
 
-up: ## Serve on this machine; BACKEND=echo needs no compiler and no model
+up: ## Serve on this machine; BACKEND=torch or mlx installs that, BACKEND=echo needs no compiler and no model
 	@$(SETUP) $(UP_PARTS)
 	@exec $(BIN)/inferflux up --data-dir "$(DATA_DIR)" $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
 
 test: ## Run the tests, with reduced counts
-	@$(SETUP) dev llama
-	@exec $(BIN)/pytest $(ARGS)
+	@$(SETUP) $(ALL_PARTS)
+	@exec $(PYTEST) $(ARGS)
 
 test-all: ## Run the tests with full counts
-	@$(SETUP) dev llama
-	@exec env INFERFLUX_TEST_COUNTS=full $(BIN)/pytest $(ARGS)
+	@$(SETUP) $(ALL_PARTS)
+	@exec env INFERFLUX_TEST_COUNTS=full $(PYTEST) $(ARGS)
 
 check: ## Format, lint, types, import directions
-	@$(SETUP) dev
+	@$(SETUP) dev torch mlx # whose types are checked, too
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -17,6 +17,7 @@ class Sample(NamedTuple):
     ended_at: float
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def ttft_s(self) -> float:
@@ -60,8 +61,15 @@ class Answer:
         prompt_tokens, completion_tokens = (self._usage.get(f"{kind}_tokens") for kind in ("prompt", "completion"))
         if not isinstance(prompt_tokens, int) or not isinstance(completion_tokens, int):
             raise RequestFailed("the stream carried no usage")
+        details = self._usage.get("prompt_tokens_details") or {}
         return Sample(
-            self._sent_at, self._first_content_at, self._last_content_at, now, prompt_tokens, completion_tokens
+            self._sent_at,
+            self._first_content_at,
+            self._last_content_at,
+            now,
+            prompt_tokens,
+            completion_tokens,
+            cached_tokens=details.get("cached_tokens") or 0,
         )
 
     def _take(self, payload: bytes, now: float) -> None:

@@ -11,22 +11,23 @@ import click
 import orjson
 
 from ops.bench.arm import Arm
-from ops.bench.arms import DEFAULT_NAMES, NAMES, make_arm
+from ops.bench.arms import NAMES, default_names, make_arm
 from ops.bench.document import Report, describe_model, document, now
 from ops.bench.errors import ArmUnavailable
 from ops.bench.host import this_host
 from ops.bench.markdown import markdown
 from ops.bench.option_types import arm_names, counts
-from ops.bench.plan import BenchPlan
+from ops.bench.plan import BenchPlan, PeerPaths, loads
 from ops.bench.turns import Results, run_turns
 from ops.cli import loop, program
 from ops.errors import CannotStart, CommandError
 from ops.serving.plan import DEFAULT_SOURCE
 from ops.serving.sources import SourceKind, resolve
-from workers.runners.llama_cpp.machine import num_processors
+from workers.runners.machine import num_processors
 
-# A prompt and some room.
-PROMPT_ROOM = 160
+MIN_CONTEXT = 256
+COMMAND = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
@@ -34,6 +35,13 @@ PROMPT_ROOM = 160
     "--arms", callback=arm_names, help=f"Servers to measure, of {', '.join(NAMES)}. [default: those that can run]"
 )
 @click.option("--concurrency", callback=counts, default="1,8,32", show_default=True, help="Clients of each load.")
+@click.option(
+    "--shared",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Clients of a last load, whose prompts all begin with the same 300 words; 0 leaves it out.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of every arm.")
 @click.option(
     "--requests",
@@ -44,45 +52,58 @@ PROMPT_ROOM = 160
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of each answer.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of every server. [default: one per processor]")
-@click.option("--context", type=click.IntRange(1), default=256, show_default=True, help="Tokens of each sequence.")
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    help=f"Tokens of each sequence. [default: what is needed, from {MIN_CONTEXT} on]",
+)
 @click.option("--model", metavar="SOURCE", help=f"GGUF file or pkg:<package>. [default: {DEFAULT_SOURCE}]")
-@click.option("--llama-server", type=click.Path(path_type=Path), help="Binary. [default: the installed one]")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the JSON and the tables.")
+@click.option("--llama-server", type=COMMAND, help="Binary. [default: the installed one]")
+@click.option("--vllm", type=COMMAND, help="Python of the environment that vLLM is installed in.")
+@click.option("--vllm-model", type=FOLDER, help="Folder with the model's weights as safetensors, for vLLM.")
+@click.option("--out", type=FOLDER, help="Folder for the JSON and the tables.")
 def command(
     arms: tuple[str, ...] | None,
     concurrency: tuple[int, ...],
+    shared: int,
     rounds: int,
     requests: int,
     max_tokens: int,
     threads: int | None,
-    context: int,
+    context: int | None,
     model: str | None,
     llama_server: Path | None,
+    vllm: Path | None,
+    vllm_model: Path | None,
     out: Path | None,
 ) -> int:
-    """Measure this stack and llama-server on the same model, in turn.
+    """Measure this stack, on each backend, and other servers on the same model, in turn.
 
     \b
       make bench                                              # all that can run here
-      python -m ops.bench --arms ours,llama-server --concurrency 1,8 --rounds 5
+      python -m ops.bench --arms ours,llama-server --concurrency 1,8 --shared 0 --rounds 5
+      python -m ops.bench --arms ours-torch,vllm --vllm elsewhere/bin/python --vllm-model ./folder
       python -m ops.bench --arms echo                         # everything but the model
 
     Tables go to stdout, progress to stderr. Exit code 1 when an arm failed, 3 when an arm that was asked for cannot
     run.
     """
-    if context < max_tokens + PROMPT_ROOM:
-        raise click.UsageError(f"--context must be at least {max_tokens + PROMPT_ROOM} for --max-tokens {max_tokens}")
+    needed = max(load.min_context for load in loads(concurrency, shared, requests, max_tokens))
+    if context is not None and context < needed:
+        raise click.UsageError(f"--context must be at least {needed} for these prompts and --max-tokens {max_tokens}")
     plan = BenchPlan(
         model=_find_model(model),
-        arms=arms or DEFAULT_NAMES,
+        arms=arms or default_names(),
         concurrency=concurrency,
+        shared=shared,
         rounds=rounds,
         requests=requests,
         max_tokens=max_tokens,
         threads=threads or num_processors(),
-        context=context,
+        context=context or max(needed, MIN_CONTEXT),
+        peers=PeerPaths(llama_server, vllm, vllm_model),
     )
-    return _bench(plan, llama_server, out, is_asked_for=arms is not None)
+    return _bench(plan, out, is_asked_for=arms is not None)
 
 
 def run() -> int:
@@ -118,10 +139,10 @@ def _find_model(source: str | None) -> Path | None:
     return Path(found.location)
 
 
-def _check_arms(plan: BenchPlan, llama_server: Path | None, *, is_asked_for: bool) -> Arms:
+def _check_arms(plan: BenchPlan, *, is_asked_for: bool) -> Arms:
     usable, skipped = [], {}
     for name in plan.arms:
-        arm = make_arm(name, plan, llama_server)
+        arm = make_arm(name, plan)
         try:
             arm.check()
         except ArmUnavailable as error:
@@ -134,9 +155,9 @@ def _check_arms(plan: BenchPlan, llama_server: Path | None, *, is_asked_for: boo
     return Arms(usable, skipped)
 
 
-def _bench(plan: BenchPlan, llama_server: Path | None, out: Path | None, *, is_asked_for: bool) -> int:
+def _bench(plan: BenchPlan, out: Path | None, *, is_asked_for: bool) -> int:
     taken_at, host = now(), this_host()
-    arms = _check_arms(plan, llama_server, is_asked_for=is_asked_for)
+    arms = _check_arms(plan, is_asked_for=is_asked_for)
     told = {arm.name: arm.describe() for arm in arms.usable}
     results = Results()
     is_complete = _run(arms.usable, plan, results)

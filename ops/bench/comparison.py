@@ -50,11 +50,11 @@ def ratios(ours: Sequence[Summary], theirs: Sequence[Summary]) -> dict[str, Spre
     return {name: spread(values) for name, values in found.items()}
 
 
-def by_concurrency(
-    ours: Mapping[int, Sequence[Summary]], theirs: Mapping[int, Sequence[Summary]]
-) -> dict[int, dict[str, Spread]]:
-    """The ratios at every concurrency that both were measured at."""
-    return {count: ratios(rounds, theirs[count]) for count, rounds in ours.items() if count in theirs}
+def by_load(
+    ours: Mapping[str, Sequence[Summary]], theirs: Mapping[str, Sequence[Summary]]
+) -> dict[str, dict[str, Spread]]:
+    """The ratios for every load that both were measured with."""
+    return {load: ratios(rounds, theirs[load]) for load, rounds in ours.items() if load in theirs}
 
 
 def _values(figure: Figure, rounds: Sequence[Summary]) -> list[float]:

@@ -8,14 +8,14 @@ from typing import Any
 
 from ops.bench.arms import OURS, PEERS
 from ops.bench.closed_loop import ARRIVAL
-from ops.bench.comparison import by_concurrency, medians, server_cpu_ms_per_token
+from ops.bench.comparison import by_load, medians, server_cpu_ms_per_token
 from ops.bench.host import Host
 from ops.bench.plan import BenchPlan
 from ops.bench.summary import Summary
 from ops.bench.turns import Results
 from ops.bench.weights import weights_format
 
-FORMAT = 1
+FORMAT = 2
 QUALITY = "not measured: the tables compare speed alone"
 
 
@@ -43,10 +43,11 @@ class Report:
     is_complete: bool
 
     @property
-    def peers(self) -> list[str]:
-        """Measured arms that ours is compared with."""
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each of our arms that was measured, with each peer that was."""
         measured = self.results.rounds
-        return [name for name in measured if name in PEERS] if OURS in measured else []
+        peers = [name for name in measured if name in PEERS]
+        return [(name, peer) for name in measured if name in OURS for peer in peers]
 
 
 def describe_model(path: Path | None) -> Model | None:
@@ -60,7 +61,7 @@ def now() -> datetime:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """JSON values only. Concurrencies are keys, so they are strings."""
+    """JSON values only. Loads are keys, by name."""
     plan, rounds = report.plan, report.results.rounds
     return {
         "format": FORMAT,
@@ -76,7 +77,7 @@ def document(report: Report) -> dict[str, Any]:
             "max_tokens": plan.max_tokens,
             "rounds": plan.rounds,
             "order": list(report.arms),
-            "concurrency": list(plan.concurrency),
+            "loads": {load.name: asdict(load) for load in plan.loads},
             "warm_up": asdict(plan.warm_up),
             "sampling": "greedy, ignore_eos",
             "arrival": ARRIVAL,
@@ -86,12 +87,10 @@ def document(report: Report) -> dict[str, Any]:
         },
         "skipped": dict(report.skipped),
         "failures": report.results.failures,
-        "medians": {
-            arm: {str(count): _medians(each) for count, each in loads.items()} for arm, loads in rounds.items()
-        },
-        "ratios": {f"{OURS} / {peer}": _ratios(report, peer) for peer in report.peers},
+        "medians": {arm: {load: _medians(each) for load, each in loads.items()} for arm, loads in rounds.items()},
+        "ratios": {f"{name} / {peer}": _ratios(report, name, peer) for name, peer in report.pairs},
         "rounds": {
-            arm: {str(count): [asdict(summary) for summary in each] for count, each in loads.items()}
+            arm: {load: [asdict(summary) for summary in each] for load, each in loads.items()}
             for arm, loads in rounds.items()
         },
     }
@@ -102,9 +101,9 @@ def _medians(rounds: Sequence[Summary]) -> dict[str, Any]:
     return {**figures, "server_cpu_ms_per_token": server_cpu_ms_per_token(rounds)}
 
 
-def _ratios(report: Report, peer: str) -> dict[str, Any]:
+def _ratios(report: Report, ours: str, peer: str) -> dict[str, Any]:
     rounds = report.results.rounds
     return {
-        str(count): {name: asdict(spread) for name, spread in found.items()}
-        for count, found in by_concurrency(rounds[OURS], rounds[peer]).items()
+        load: {name: asdict(spread) for name, spread in found.items()}
+        for load, found in by_load(rounds[ours], rounds[peer]).items()
     }

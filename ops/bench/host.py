@@ -4,7 +4,7 @@ import os
 import platform
 from dataclasses import dataclass
 
-from workers.runners.llama_cpp.machine import available_bytes, num_processors, processor
+from workers.runners.machine import available_bytes, num_processors, processor
 
 # What decides which kernels a CPU backend has. Shown with yes or no; nothing depends on them here.
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")

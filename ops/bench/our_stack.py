@@ -1,4 +1,4 @@
-"""The arms `ours` and `echo`: `inferflux up` as a user starts it, with its own configuration, data and free ports."""
+"""Our own arms: `inferflux up` as a user starts it, with its own configuration, data and free ports."""
 
 import json
 import os
@@ -16,9 +16,10 @@ from ops.bench.arm import Server
 from ops.bench.connection import Target
 from ops.bench.errors import ArmFailed, ArmUnavailable
 from ops.bench.plan import BenchPlan
-from ops.bench.server_process import ServerProcess, answers_ok, server_process
+from ops.bench.server_process import HOST, ServerProcess, answers_ok, server_process
 from ops.bench.versions import distribution_version, inferflux_version, nats_server_version
 from ops.errors import CommandError
+from ops.serving.machine import LIBRARIES
 from ops.serving.plan import plan_models
 from ops.settings.errors import SettingsError
 from ops.settings.loader import load
@@ -26,23 +27,21 @@ from ops.settings.models import model_id_of
 from ops.supervisor.child import python_command
 from ops.supervisor.run_file import read_run_file
 
-HOST = "127.0.0.1"
 # The echo runner's tokens are bytes.
 ECHO_CONTEXT = 2048
 ECHO_REPEATS = 10
-_LIBRARIES = {"llama_cpp": "llama-cpp-python", "torch": "torch", "mlx": "mlx"}
 
 
 class OurStack:
-    """Edge, broker and one worker. With `is_echo` the worker repeats the prompt as fast as it goes: what is left is the
-    cost of everything around a model."""
+    """Edge, broker and one worker on a backend, `auto` for the one that a user would get. On `echo` the worker repeats
+    the prompt as fast as it goes: what is left is the cost of everything around a model."""
 
-    def __init__(self, name: str, plan: BenchPlan, *, is_echo: bool) -> None:
+    def __init__(self, name: str, plan: BenchPlan, backend: str) -> None:
         self.name = name
-        self.num_repeats = ECHO_REPEATS if is_echo else 1
+        self.num_repeats = ECHO_REPEATS if backend == "echo" else 1
         self._plan = plan
-        self._is_echo = is_echo
-        self._backend = "echo"
+        self._backend = backend
+        self._is_echo = backend == "echo"
 
     def check(self) -> None:
         if self._is_echo:
@@ -50,12 +49,13 @@ class OurStack:
         if self._plan.model is None:
             raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
         try:
-            self._backend = plan_models(load({}, {"--model": str(self._plan.model)}))[0].backend
+            flags = {"--model": str(self._plan.model), "--backend": self._backend}
+            self._backend = plan_models(load({}, flags))[0].backend
         except (CommandError, SettingsError) as error:
             raise ArmUnavailable(str(error)) from None
 
     def describe(self) -> dict[str, str]:
-        library = _LIBRARIES.get(self._backend)
+        library = LIBRARIES.get(self._backend)
         parts = [f"InferFlux {inferflux_version()}", nats_server_version()]
         parts += [f"{library} {distribution_version(library)}"] if library is not None else []
         shown = json.dumps({**self._model(), "source": self._source().rpartition(os.sep)[2]})
@@ -82,7 +82,11 @@ class OurStack:
 
     def _model(self) -> dict[str, str | int]:
         """The fields of `models.<id>`."""
-        common: dict[str, str | int] = {"source": self._source(), "sequences": self._plan.sequences}
+        common: dict[str, str | int] = {
+            "source": self._source(),
+            "backend": self._backend,
+            "sequences": self._plan.sequences,
+        }
         if self._is_echo:
             return {**common, "context": ECHO_CONTEXT}
         return {**common, "context": self._plan.context, "threads": self._plan.threads}

@@ -1,7 +1,7 @@
-"""The prompts: short texts of our own, alike in length, different from the first word on."""
+"""The prompts: texts of our own, alike in length, different from the first word on, or from behind a shared prefix."""
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -73,3 +73,22 @@ def prompt(number: int) -> str:
 def prompts() -> Iterator[str]:
     """All prompts from the first one on, without end."""
     return (prompt(number) for number in count())
+
+
+SHARED_WORDS = 300
+# Prompts far behind those that any load comes to.
+_SHARED_FROM = 1_000_000
+# No other prompt begins so.
+_SHARED_BEGINNING = _words("These notes were collected for new visitors:")
+
+
+def shared_prefix() -> str:
+    """The 300 words that the other kind of prompts all begin with."""
+    words = (word for number in count(_SHARED_FROM) for word in prompt(number).split())
+    return " ".join([*_SHARED_BEGINNING, *islice(words, SHARED_WORDS - len(_SHARED_BEGINNING))])
+
+
+def prompts_that_share() -> Iterator[str]:
+    """The shared prefix with a question behind it, different each time, without end."""
+    prefix = shared_prefix()
+    return (f"{prefix} {prompt(number).partition(',')[0]}." for number in count())

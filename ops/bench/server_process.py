@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,6 +15,7 @@ import httpx2
 from ops.bench.errors import ArmFailed
 from ops.supervisor.parent import die_with_parent
 
+HOST = "127.0.0.1"
 START_LIMIT_S = 180.0
 # Longer than the drain of `inferflux up`, which kills what does not end in time.
 STOP_LIMIT_S = 90.0
@@ -113,3 +115,10 @@ async def answers_ok(url: str) -> bool:
             return (await client.get(url)).status_code == 200
         except httpx2.TransportError:
             return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -10,17 +10,19 @@ from ops.bench.closed_loop import LoopResult
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one load gave. Times in milliseconds.
+    """What the load of that name gave. Times in milliseconds.
 
     `tpot_ms` is the median over the answers of the time per token after the first; None when no answer has two tokens.
-    `num_short` counts answers with another number of tokens than asked for. `generator_cpu` is the load generator's
+    `num_short` counts answers with another number of tokens than asked for. `prompt_tokens` and `cached_tokens` (those
+    that the server says it had computed before) are means over the answers. `generator_cpu` is the load generator's
     share of one processor; `server_cpu_s` the processor seconds by process, where the system tells.
     """
 
-    concurrency: int
+    load: str
     num_requests: int
     num_short: int
     prompt_tokens: float
+    cached_tokens: float
     output_tokens: int
     wall_s: float
     output_tokens_per_s: float
@@ -51,10 +53,11 @@ def summarise(result: LoopResult, server_cpu_s: Mapping[str, float]) -> Summary:
     ttft_ms = [1000 * sample.ttft_s for sample in samples]
     tpot_ms = [1000 * sample.tpot_s for sample in samples if sample.tpot_s is not None]
     return Summary(
-        concurrency=result.load.concurrency,
+        load=result.load.name,
         num_requests=len(samples),
         num_short=sum(sample.completion_tokens != result.load.max_tokens for sample in samples),
         prompt_tokens=statistics.fmean(sample.prompt_tokens for sample in samples),
+        cached_tokens=statistics.fmean(sample.cached_tokens for sample in samples),
         output_tokens=output_tokens,
         wall_s=result.wall_s,
         output_tokens_per_s=output_tokens / result.wall_s,

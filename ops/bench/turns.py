@@ -1,4 +1,4 @@
-"""A B A B: every arm once a round, started, warmed up, measured at every concurrency, stopped."""
+"""A B A B: every arm once a round, started, warmed up, measured with every load, stopped."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from ops.bench.closed_loop import closed_loop
 from ops.bench.cpu_time import cpu_seconds
 from ops.bench.errors import ArmFailed, RequestFailed
 from ops.bench.plan import BenchPlan, Load
-from ops.bench.prompts import prompts
+from ops.bench.prompts import prompts, prompts_that_share
 from ops.bench.summary import Summary, summarise
 
 Say = Callable[[str], None]
@@ -18,14 +18,14 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Results:
-    """What came out. `rounds[arm][concurrency]` has one summary a round; a failed arm has those from before."""
+    """What came out. `rounds[arm][load]` has one summary a round; a failed arm has those from before."""
 
-    rounds: dict[str, dict[int, list[Summary]]] = field(default_factory=dict)
+    rounds: dict[str, dict[str, list[Summary]]] = field(default_factory=dict)
     facts: dict[str, Mapping[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, arm: str, summary: Summary) -> None:
-        self.rounds.setdefault(arm, {}).setdefault(summary.concurrency, []).append(summary)
+        self.rounds.setdefault(arm, {}).setdefault(summary.load, []).append(summary)
 
 
 async def run_turns(arms: Sequence[Arm], plan: BenchPlan, results: Results, say: Say) -> None:
@@ -47,13 +47,13 @@ async def _turn(arm: Arm, plan: BenchPlan, results: Results, say: Say) -> None:
         async with arm.running(Path(folder)) as server:
             results.facts[arm.name] = server.facts
             # The same texts for every turn: no arm is luckier, and none has seen them, being started anew.
-            texts = prompts()
+            texts, sharing = prompts(), prompts_that_share()
             await _measure(server, texts, plan.warm_up)
             for load in plan.loads:
                 repeated = replace(load, num_requests=load.num_requests * arm.num_repeats)
-                summary = await _measure(server, texts, repeated)
+                summary = await _measure(server, sharing if load.shares_prefix else texts, repeated)
                 results.add(arm.name, summary)
-                say(f"  c={load.concurrency}: {summary.output_tokens_per_s:.1f} tokens/s in {summary.wall_s:.1f} s")
+                say(f"  {load.name}: {summary.output_tokens_per_s:.1f} tokens/s in {summary.wall_s:.1f} s")
 
 
 async def _measure(server: Server, texts: Iterator[str], load: Load) -> Summary:
@@ -62,6 +62,6 @@ async def _measure(server: Server, texts: Iterator[str], load: Load) -> Summary:
         result = await closed_loop(server.target, texts, load)
     except RequestFailed as error:
         ending = f" ({server.process.failure()})" if await server.process.has_ended() else ""
-        raise ArmFailed(f"c={load.concurrency}: {error}{ending}") from None
+        raise ArmFailed(f"{load.name}: {error}{ending}") from None
     after = cpu_seconds(server.processes)
     return summarise(result, {name: after[name] - before[name] for name in after if name in before})

@@ -1,7 +1,6 @@
 """Python, programs, packages: what is installed."""
 
 import importlib.metadata
-import importlib.util
 import platform
 import subprocess
 import sys
@@ -9,25 +8,21 @@ import sys
 from broker.errors import BrokerError
 from broker.server import find_binary
 from ops.doctor.check import Check
-from ops.serving.backends import backend_obstacles
+from ops.serving.machine import LIBRARIES, BackendState, Machine
 from ops.serving.plan import DEFAULT_PACKAGE, DEFAULT_SOURCE
 from ops.serving.sources import is_package_installed, resolve
 from ops.setup.llama_wheel import compiler, compiler_hint, compiler_version
 
 MIN_PYTHON = (3, 11)
-# Import name and distribution of each backend's library.
-_LIBRARIES = {"llama_cpp": "llama-cpp-python", "torch": "torch", "mlx": "mlx"}
-_INSTALL = {"llama_cpp": "make setup", "torch": ".venv/bin/pip install -c constraints.txt -e '.[torch]'"}
-_INSTALL["mlx"] = ".venv/bin/pip install -c constraints.txt -e '.[mlx]'"
 
 
-def check_machine() -> list[Check]:
+def check_machine(machine: Machine) -> list[Check]:
     return [
         _python(),
         _nats_server(),
         _compiler(),
-        *(_library(name, distribution) for name, distribution in _LIBRARIES.items()),
-        _backends(),
+        Check("device", True, str(machine.device)),
+        *(_backend(name, distribution, machine.backends[name]) for name, distribution in LIBRARIES.items()),
         _model_package(),
     ]
 
@@ -54,19 +49,15 @@ def _compiler() -> Check:
     return Check("C++ compiler", True, compiler_version())
 
 
-def _library(module: str, distribution: str) -> Check:
-    if importlib.util.find_spec(module) is None:
-        return Check(module, False, "not installed", _INSTALL[module], is_needed=False)
+def _backend(name: str, distribution: str, state: BackendState) -> Check:
+    if state.obstacle is not None:
+        reason = state.obstacle.removesuffix(f"; run: {state.install}")
+        return Check(name, False, reason, state.install, is_needed=False)
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         version = "unknown version"
-    return Check(module, True, version)
-
-
-def _backends() -> Check:
-    usable = [name for name, obstacle in backend_obstacles().items() if obstacle is None]
-    return Check("backends", bool(usable), ", ".join(usable) or "none", "" if usable else "make setup")
+    return Check(name, True, f"{version}, built for {', '.join(sorted(state.devices))}")
 
 
 def _model_package() -> Check:

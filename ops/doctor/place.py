@@ -8,6 +8,7 @@ from ops.doctor.check import Check
 from ops.errors import CommandError
 from ops.loopback import DEV_KEY
 from ops.serving.keys import effective_keys
+from ops.serving.machine import Machine
 from ops.serving.plan import plan_models
 from ops.settings.settings import Settings
 from ops.supervisor.ports import addresses, is_free
@@ -16,11 +17,11 @@ from ops.supervisor.run_file import Running, read_run_file
 MIN_FREE_BYTES = 256 << 20
 
 
-def check_place(settings: Settings) -> list[Check]:
+def check_place(settings: Settings, machine: Machine) -> list[Check]:
     running = read_run_file(settings.data_dir)
     return [
         _keys(settings),
-        _models(settings),
+        _models(settings, machine),
         _data_dir(settings.data_dir),
         _disk(settings.data_dir),
         _http_port(settings, running),
@@ -38,9 +39,10 @@ def _keys(settings: Settings) -> Check:
     return Check("API keys", True, f"none configured: {DEV_KEY}, on loopback only")
 
 
-def _models(settings: Settings) -> Check:
+def _models(settings: Settings, machine: Machine) -> Check:
+    """What would be served, by which backend, and why."""
     try:
-        plan = plan_models(settings)
+        plan = plan_models(settings, machine)
     except CommandError as error:
         return Check("models", False, str(error), "inferflux up --backend echo")
     return Check(

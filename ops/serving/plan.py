@@ -1,12 +1,15 @@
 """What will be served: every configured model, or the default one, with its file and its backend."""
 
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.errors import CannotStart
-from ops.serving.backends import Choice, choose_backend
+from ops.serving.backends import can_share_process, choose_backend, refuse_unused_settings
+from ops.serving.machine import Machine, this_machine
 from ops.serving.sources import Source, SourceKind, is_echo, resolve
+from ops.settings.errors import nearest
 from ops.settings.models import model_from_source
 from ops.settings.settings import ModelSettings, RuntimeSettings, Settings
 from schemas.control import ModelCard
@@ -47,27 +50,62 @@ def model_card(model: ModelSettings, backend: str) -> ModelCard:
     )
 
 
-def plan_models(settings: Settings) -> tuple[PlannedModel, ...]:
-    """All models to serve. Raises CannotStart: a file is missing, a backend is not there."""
-    runtime = settings.runtime
-    if settings.models:
-        _refuse_weights_under_echo(settings)
-        return tuple(_plan(model, choose_backend(model, resolve(model.source), runtime)) for model in settings.models)
-    return (_default_model(runtime),)
+def plan_models(
+    settings: Settings, machine: Machine | None = None, *, only: Collection[str] = ()
+) -> tuple[PlannedModel, ...]:
+    """All models to serve, or those of the ids in `only`. Looks at this machine unless told of one.
+
+    Raises CannotStart: a file is missing, a backend is not there, there is no model of that id, a setting is for a
+    backend that no model is on.
+    """
+    plan = _plan_all(settings, machine or this_machine(), only)
+    if not only:  # of a part of the models nobody can tell what is set for the others
+        refuse_unused_settings(settings.runtime, [model.backend for model in plan])
+    return plan
 
 
-def _plan(model: ModelSettings, choice: Choice) -> PlannedModel:
-    return PlannedModel(model, resolve(model.source), choice.backend, choice.reason, _read_template(model))
+def _plan_all(settings: Settings, machine: Machine, only: Collection[str]) -> tuple[PlannedModel, ...]:
+    models = _chosen(settings.models, only)
+    if models:
+        _refuse_weights_under_echo(settings.runtime, models)
+        return tuple(_plan(model, settings.runtime, machine) for model in models)
+    default = _default_model(settings.runtime, machine)
+    _require(only, [default.settings.id])
+    return (default,)
 
 
-def _default_model(runtime: RuntimeSettings) -> PlannedModel:
+def refuse_mixture(plan: Sequence[PlannedModel]) -> None:
+    """Raises CannotStart when these models cannot run in one process."""
+    if not can_share_process(model.backend for model in plan):
+        shown = ", ".join(f"{model.settings.id} on {model.backend}" for model in plan)
+        raise CannotStart(f"one worker cannot serve {shown}: start one for each backend, with --only MODEL")
+
+
+def _chosen(models: tuple[ModelSettings, ...], only: Collection[str]) -> tuple[ModelSettings, ...]:
+    if not models or not only:
+        return models
+    _require(only, [model.id for model in models])
+    return tuple(model for model in models if model.id in only)
+
+
+def _require(wanted: Collection[str], known: list[str]) -> None:
+    for model_id in wanted:
+        if model_id not in known:
+            raise CannotStart(f"no model {model_id!r} is configured{nearest(model_id, known)}")
+
+
+def _plan(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+    source = resolve(model.source)
+    choice = choose_backend(model, source, runtime, machine)
+    return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model))
+
+
+def _default_model(runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
     """The packaged model when it is installed and something can run it, else echo, with the reason."""
     if runtime.backend == "echo":
         return _echo("asked for")
-    model = model_from_source(DEFAULT_SOURCE)
     try:
-        source = resolve(model.source)
-        return _plan(model, choose_backend(model, source, runtime))
+        return _plan(model_from_source(DEFAULT_SOURCE), runtime, machine)
     except CannotStart as error:
         if runtime.backend != "auto" or not runtime.allow_llama_fallback:
             raise
@@ -78,10 +116,10 @@ def _echo(reason: str) -> PlannedModel:
     return PlannedModel(model_from_source(DEMO_ECHO), Source(SourceKind.ECHO, DEMO_ECHO), "echo", reason, None)
 
 
-def _refuse_weights_under_echo(settings: Settings) -> None:
-    if settings.runtime.backend != "echo":
+def _refuse_weights_under_echo(runtime: RuntimeSettings, models: tuple[ModelSettings, ...]) -> None:
+    if runtime.backend != "echo":
         return
-    for model in settings.models:
+    for model in models:
         if not is_echo(model.source):
             raise CannotStart(f"--backend echo serves no weights, but model {model.id} has the source {model.source}")
 

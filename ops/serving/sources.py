@@ -1,13 +1,16 @@
 """Where a model's source leads: a file, a folder, a file inside an installed package, or the echo runner."""
 
 import importlib.metadata
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ops.errors import CannotStart
+from ops.serving.gguf_header import read_header
 
 GGUF_MAGIC = b"GGUF"
+_ARCHITECTURE = "general.architecture"
 
 
 class SourceKind(StrEnum):
@@ -17,10 +20,14 @@ class SourceKind(StrEnum):
 
 
 class Source(NamedTuple):
-    """`location` is what the runner opens: a path, or the echo runner's own form."""
+    """`location` is what the runner opens: a path, or the echo runner's own form.
+
+    `architecture` is what the model's files call it, such as `llama`; None when they do not say.
+    """
 
     kind: SourceKind
     location: str
+    architecture: str | None = None
 
 
 def is_echo(source: str) -> bool:
@@ -63,10 +70,21 @@ def _resolve_path(path: Path) -> Source:
         if path.is_dir():
             if not any(path.glob("*.safetensors")) or not (path / "config.json").is_file():
                 raise CannotStart(f"{path}: a folder without config.json and *.safetensors is no model")
-            return Source(SourceKind.FOLDER, str(path.absolute()))
+            return Source(SourceKind.FOLDER, str(path.absolute()), _architecture_of_folder(path))
         with path.open("rb") as file:
             if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                 raise CannotStart(f"{path}: not a GGUF file")
+        architecture = read_header(path, {_ARCHITECTURE}).get(_ARCHITECTURE)
     except OSError as error:
         raise CannotStart(f"model {path}: {error.strerror}") from None
-    return Source(SourceKind.GGUF, str(path.absolute()))
+    return Source(SourceKind.GGUF, str(path.absolute()), str(architecture) if architecture is not None else None)
+
+
+def _architecture_of_folder(folder: Path) -> str | None:
+    """Raises OSError."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError:
+        return None  # whoever loads it has a better word for that
+    architecture = config.get("model_type") if isinstance(config, dict) else None
+    return architecture if isinstance(architecture, str) else None

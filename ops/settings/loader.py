@@ -113,8 +113,15 @@ def _runtime(values: Values) -> RuntimeSettings:
         backend_priority=values.get(table.BACKEND_PRIORITY),
         prefer_native=values.get(table.PREFER_NATIVE),
         allow_llama_fallback=values.get(table.ALLOW_LLAMA_FALLBACK),
+        enable_preemption=values.get(table.ENABLE_PREEMPTION),
         high_priority_threshold=values.get(table.HIGH_PRIORITY_THRESHOLD),
+        kv_cpu_pages=values.get(table.KV_CPU_PAGES) or None,
+        max_timeslice_tokens=values.get(table.MAX_TIMESLICE_TOKENS),
+        parked_kv_bytes=values.get(table.PARKED_KV_BYTES),
         stuck_step_s=values.get(table.STUCK_STEP_S),
+        kv_eviction=values.get(table.KV_EVICTION),
+        prefix_cache_enabled=values.get(table.PREFIX_CACHE_ENABLED),
+        prefix_cache_scope=values.get(table.PREFIX_CACHE_SCOPE),
     )
 
 

@@ -64,14 +64,22 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
-    """`backend` is the flag's, over every model's own; `auto` where it was not given."""
+    """`backend` is the flag's, over every model's own; `auto` where it was not given. `kv_cpu_pages` None: the
+    backend's choice."""
 
     backend: str
     backend_priority: tuple[str, ...]
     prefer_native: bool
     allow_llama_fallback: bool
+    enable_preemption: bool
     high_priority_threshold: int
+    kv_cpu_pages: int | None
+    max_timeslice_tokens: int
+    parked_kv_bytes: int
     stuck_step_s: float
+    kv_eviction: str
+    prefix_cache_enabled: bool
+    prefix_cache_scope: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
 MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
     "A GGUF file, a folder with safetensors, `pkg:<package>`, or `echo`. Required.")
 MODEL_BACKEND = Setting("models.<id>.backend", choice("auto", *BACKENDS), "auto",
-    "What runs it; `auto` takes the first of `runtime.backend_priority` that can.")
+    "What runs it; `auto` goes by the model's format, this machine's device and what is installed.")
 MODEL_DEFAULT = Setting("models.<id>.default", boolean(), False,
     "Whether it answers requests that name no model. Without any, the first model does.")
 MODEL_ALIASES = Setting("models.<id>.aliases", listing(text("a name")), (),
@@ -108,21 +108,25 @@ DEFAULT_MODEL_ID = Setting("", optional(text("a model id")), None,
 # Runtime
 BACKEND = Setting("", choice("auto", *BACKENDS), "auto",
     "Backend of every model; `auto` leaves each to its own setting.", "--backend")
-BACKEND_PRIORITY = Setting("runtime.backend_priority", listing(choice(*BACKENDS[:-1])), BACKENDS[:-1],
-    "Order in which `auto` tries the backends.", None, "INFERFLUX_BACKEND_PRIORITY")
+BACKEND_PRIORITY = Setting("runtime.backend_priority", listing(choice(*BACKENDS[:-1])), (),
+    "Backends that `auto` tries, in this order. Empty: all, those that use this machine's device first.",
+    None, "INFERFLUX_BACKEND_PRIORITY")
 PREFER_NATIVE = Setting("runtime.backend_exposure.prefer_native", boolean(), False,
     "Try torch and mlx before llama_cpp where both can serve.", None, "INFERFLUX_BACKEND_PREFER_NATIVE")
 ALLOW_LLAMA_FALLBACK = Setting("runtime.backend_exposure.allow_llama_fallback", boolean(), True,
     "With false, a model that torch and mlx cannot serve stops the start.",
     None, "INFERFLUX_BACKEND_ALLOW_LLAMA_FALLBACK")
 ENABLE_PREEMPTION = Setting("runtime.fairness.enable_preemption", boolean(), False,
-    "Whether a higher class may take the place of a running lower one.",
-    None, "INFERFLUX_FAIRNESS_ENABLE_PREEMPTION", available=False)
+    "Whether a request of class high may take the place of a running one of a lower class, which goes on later.",
+    None, "INFERFLUX_FAIRNESS_ENABLE_PREEMPTION")
 HIGH_PRIORITY_THRESHOLD = Setting("runtime.fairness.high_priority_threshold", integer(-10, 11), 5,
-    "A request's `priority` from which on it is in class high.", None, "INFERFLUX_FAIRNESS_PRIORITY_THRESHOLD")
+    "A request's `priority` from which on it is in class high, which alone may preempt.",
+    None, "INFERFLUX_FAIRNESS_PRIORITY_THRESHOLD")
 MAX_TIMESLICE_TOKENS = Setting("runtime.fairness.max_timeslice_tokens", integer(0), 0,
-    "Tokens after which a sequence makes room for one of its class that waits; 0 is never.",
-    None, "INFERFLUX_FAIRNESS_MAX_TIMESLICE", available=False)
+    "Tokens after which a sequence makes room for one of its class, or a higher one, that waits; 0 is never.",
+    None, "INFERFLUX_FAIRNESS_MAX_TIMESLICE")
+PARKED_KV_BYTES = Setting("runtime.parked_kv_bytes", size_bytes(0, 2**40), 256 * 2**20,
+    "Host memory of a model for the KV of requests that made room for others; what is beyond is computed again.")
 STUCK_STEP_S = Setting("runtime.stuck_step_s", seconds(1, 3600), 60.0,
     "A step that takes longer means that the device hangs: the worker gives its work back and ends with an error.")
 SPECULATIVE_ENABLED = Setting("runtime.speculative_decoding.enabled", boolean(), False,
@@ -135,13 +139,15 @@ SPECULATIVE_MAX_PREFILL = Setting("runtime.speculative_decoding.max_prefill_toke
 SPECULATIVE_CHUNK_SIZE = Setting("runtime.speculative_decoding.chunk_size", optional(integer(1)), None,
     "Tokens drafted at a time.", None, "INFERFLUX_SPEC_CHUNK_SIZE", available=False)
 KV_CPU_PAGES = Setting("runtime.paged_kv.cpu_pages", integer(0), 0,
-    "Pages of KV kept in host memory.", None, "INFERFLUX_KV_CPU_PAGES", available=False)
+    "Pages of KV, 16 tokens each, that a `torch` model keeps in memory; 0: room for all sequences, as far as a share of"
+    " the memory holds it.", None, "INFERFLUX_KV_CPU_PAGES")
 KV_EVICTION = Setting("runtime.paged_kv.eviction", choice("lru", "clock"), "lru",
-    "Which cached page goes first.", None, "INFERFLUX_KV_EVICTION", available=False)
-PREFIX_CACHE_ENABLED = Setting("runtime.prefix_cache.enabled", boolean(), False,
-    "Whether prompts that begin alike share their KV.", available=False)
+    "Which KV of ended sequences goes first when its room is needed: what was unused for longest, or second chance.",
+    None, "INFERFLUX_KV_EVICTION")
+PREFIX_CACHE_ENABLED = Setting("runtime.prefix_cache.enabled", boolean(), True,
+    "Whether KV is kept when a sequence ends, and prompts that begin alike share it.")
 PREFIX_CACHE_SCOPE = Setting("runtime.prefix_cache.scope", choice("global", "tenant"), "global",
-    "Among whom they share it.", available=False)
+    "Among whom they share it; with `tenant` nobody can tell by the speed of an answer what other tenants asked.")
 NVME_PATH = Setting("runtime.nvme_offload.path", optional(path()), None,
     "Folder for KV that no longer fits in memory.", None, "INFERFLUX_NVME_OFFLOAD_PATH", available=False)
 NVME_WORKERS = Setting("runtime.nvme_offload.workers", optional(integer(1)), None,
@@ -191,7 +197,7 @@ AUDIT_LOG = Setting("logging.audit_log", optional(path()), None,
 CONFIG = Setting("", optional(path()), None, "Configuration file (YAML).", "--config")
 DATA_DIR = Setting("", path(), Path("~/.inferflux"),
     "Where state lives: NATS data, credentials, run.json.", "--data-dir", "INFERFLUX_DATA_DIR")
-WORKERS = Setting("", integer(0, 64), 1, "Workers that `up` runs.", "--workers")
+WORKERS = Setting("", integer(0, 64), 1, "Workers that `up` runs for each model.", "--workers")
 NO_EDGE = Setting("", boolean(), False, "Run no edge, only broker and workers.", "--no-edge")
 
 # fmt: on

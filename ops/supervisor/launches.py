@@ -47,9 +47,11 @@ def edge_launcher(context: LaunchContext, known_port: Callable[[], int | None]) 
     return launch
 
 
-def worker_launcher(context: LaunchContext, number: int) -> Callable[[], Launch]:
+def worker_launcher(context: LaunchContext, number: int, model_id: str) -> Callable[[], Launch]:
+    """A worker for one model."""
+
     def launch() -> Launch:
-        return _launch(context, "worker", new_id(f"w{number}"), _WORKER_FLAGS)
+        return _launch(context, "worker", new_id(f"w{number}"), _WORKER_FLAGS, "--only", model_id)
 
     return launch
 
@@ -67,7 +69,10 @@ def clear_ready_files(data_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _launch(context: LaunchContext, command: str, process_id: str, rows: tuple[Setting[Any], ...]) -> Launch:
+def _launch(
+    context: LaunchContext, command: str, process_id: str, rows: tuple[Setting[Any], ...], *more: str
+) -> Launch:
     path = ready_file(context.data_dir, command, process_id)
-    arguments = [command, "--id", process_id, "--ready-file", str(path), *context.common(), *context.passed_on(rows)]
+    arguments = [command, "--id", process_id, "--ready-file", str(path)]
+    arguments += [*context.common(), *context.passed_on(rows), *more]
     return Launch(process_id, python_command(*arguments), path)

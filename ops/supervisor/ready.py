@@ -1,12 +1,22 @@
 """The `ready` block: all a newcomer needs to know, and a line to copy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def ready_block(*, edge_url: str | None, key: str, broker_url: str, workers: Sequence[dict[str, Any]]) -> str:
-    """What `up` prints once everything serves. `workers` are their ready facts; `key` is fit to be shown."""
+def ready_block(
+    *,
+    edge_url: str | None,
+    key: str,
+    broker_url: str,
+    workers: Sequence[dict[str, Any]],
+    unserved: Mapping[str, str],
+) -> str:
+    """What `up` prints once everything serves that can.
+
+    `workers` are their ready facts, `unserved` models with the reason; `key` is fit to be shown.
+    """
     models: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for model in worker["models"]:
@@ -16,6 +26,7 @@ def ready_block(*, edge_url: str | None, key: str, broker_url: str, workers: Seq
         lines.append(f"model    {model['id']} on {model['backend']} ({model['reason']})")
         threads = f", threads {model['threads']}" if model["threads"] is not None else ""
         lines.append(f"         slots {model['slots']}, context {model['context']}{threads}")
+    lines += [f"model    {model_id} is not served: {reason}" for model_id, reason in unserved.items()]
     if edge_url is not None:
         lines.append("try      " + _curl(edge_url, key))
     return "\n".join(lines)

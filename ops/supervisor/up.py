@@ -20,6 +20,7 @@ from ops.supervisor.fleet import Fleet
 from ops.supervisor.launches import LaunchContext, clear_ready_files, edge_launcher, worker_launcher
 from ops.supervisor.leftovers import wait_for_leftovers
 from ops.supervisor.lock import DataDirLock
+from ops.supervisor.model_workers import Workers
 from ops.supervisor.output import Output
 from ops.supervisor.ports import choose_nats_port, require_http_port
 from ops.supervisor.readiness import wait_until_ready
@@ -54,7 +55,7 @@ class Up:
         self._fleet: Fleet | None = None
         self._edge: Service | None = None
         self._edge_port: int | None = None
-        self._workers: list[Service] = []
+        self._workers = Workers()
         self._stop_asked = asyncio.Event()
         self._force_asked = asyncio.Event()
 
@@ -90,8 +91,10 @@ class Up:
             is_ours_alone=self._broker is not None,
         )
         self._make_services(LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags))
-        await all_of([service.first_ready() for service in self._start_services()])
-        if self._edge is not None and self._workers:
+        for service in self._services():
+            service.start()
+        await all_of([*([self._edge.first_ready()] if self._edge is not None else []), self._workers.first_ready()])
+        if self._edge is not None and self._serves_default_model():
             await wait_until_ready(self._edge_url() or "")
         self._say_ready()
 
@@ -112,19 +115,14 @@ class Up:
     def _make_services(self, context: LaunchContext) -> None:
         if not self._settings.no_edge:
             self._edge = self._service("edge", edge_launcher(context, self._last_port))
-        self._workers = [
-            self._service(f"worker-{number}", worker_launcher(context, number))
-            for number in range(1, self._settings.workers + 1)
-        ]
+        self._workers = Workers.make(
+            [model.settings.id for model in self._plan],
+            self._settings.workers,
+            lambda number, model_id: self._service(f"worker-{number}", worker_launcher(context, number, model_id)),
+        )
 
     def _service(self, name: str, launcher: Callable[[], Launch]) -> Service:
         return Service(name, launcher, self._output, on_ready=self._note_ready, on_exit=self._note_exit)
-
-    def _start_services(self) -> list[Service]:
-        services = self._services()
-        for service in services:
-            service.start()
-        return services
 
     def _services(self) -> list[Service]:
         return [*([self._edge] if self._edge is not None else []), *self._workers]
@@ -141,11 +139,20 @@ class Up:
         self._write_running()
 
     def _say_ready(self) -> None:
-        workers = [worker.facts for worker in self._workers if worker.facts is not None]
-        key = shown_key(self._settings)
-        print(
-            ready_block(edge_url=self._edge_url(), key=key, broker_url=bare_url(self._broker_url), workers=workers),
-            flush=True,
+        block = ready_block(
+            edge_url=self._edge_url(),
+            key=shown_key(self._settings),
+            broker_url=bare_url(self._broker_url),
+            workers=self._workers.facts,
+            unserved=self._workers.unserved,
+        )
+        print(block, flush=True)
+
+    def _serves_default_model(self) -> bool:
+        """Whether the edge will ever be ready: with no worker for its default model it cannot."""
+        unserved = self._workers.unserved
+        return self._settings.workers > 0 and not any(
+            model.settings.default and model.settings.id in unserved for model in self._plan
         )
 
     def _edge_url(self) -> str | None:

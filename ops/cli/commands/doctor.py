@@ -20,12 +20,14 @@ def command(as_json: bool, **params: Any) -> int:
     from ops.doctor.check import Check
     from ops.doctor.machine import check_machine
     from ops.doctor.place import check_place
+    from ops.serving.machine import this_machine
     from ops.settings.errors import SettingsError
     from ops.settings.loader import load
 
-    checks = check_machine()
+    machine = this_machine()
+    checks = check_machine(machine)
     try:
-        checks += check_place(load(os.environ, given_flags(params)))
+        checks += check_place(load(os.environ, given_flags(params)), machine)
     except SettingsError as error:
         checks.append(Check("settings", False, str(error), "see docs/config.md"))
     is_fit = all(check.is_ok or not check.is_needed for check in checks)

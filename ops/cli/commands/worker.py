@@ -12,19 +12,27 @@ from ops.settings import table
 
 if TYPE_CHECKING:
     from ops.serving.plan import PlannedModel
+    from ops.settings.settings import RuntimeSettings
     from workers.config import WorkerModel, WorkerReady
+    from workers.engine.config import FairnessConfig
+    from workers.kv.config import KvConfig
 
 
 @click.command()
 @setting_options(table.CONFIG, table.DATA_DIR, table.NATS_URL, table.NATS_CREDENTIALS, table.BACKEND, table.MODEL_PATH)
 @click.option("--id", "worker_id", metavar="ID", help="Name of this worker. [default: a fresh one]")
+@click.option(
+    "--only", metavar="MODEL", multiple=True, help="Serve this one of the configured models; may be given again."
+)
 @child_options
-def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> int:
+def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | None, **params: Any) -> int:
     """Run one worker: it takes requests for its models from the broker and answers them.
 
     \b
       inferflux worker --data-dir .inferflux              # beside a running `up`
       inferflux worker --nats-url nats://host:4222 --nats-credentials worker.creds --model ./model.gguf
+
+    One process serves models of one backend; with more of them configured, start a worker for each with --only.
 
     SIGTERM hands unfinished work back; another worker continues it. A second one forces.
     """
@@ -35,7 +43,7 @@ def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> in
     from ops.logs import configure
     from ops.serving.broker import broker_config
     from ops.serving.ids import process_id
-    from ops.serving.plan import plan_models
+    from ops.serving.plan import plan_models, refuse_mixture
     from ops.settings.loader import load
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
@@ -44,12 +52,15 @@ def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> in
     settings = load(os.environ, given_flags(params))
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
-    plan = plan_models(settings)
+    plan = plan_models(settings, only=only)
+    refuse_mixture(plan)
     config = WorkerConfig(
         worker_id=own_id,
-        models=tuple(_worker_model(planned) for planned in plan),
+        models=tuple(_worker_model(planned, settings.runtime.kv_cpu_pages) for planned in plan),
         metrics_host=settings.metrics_host,
         stuck_step_s=settings.runtime.stuck_step_s,
+        fairness=_fairness_config(settings.runtime),
+        kv=_kv_config(settings.runtime),
     )
 
     def on_ready(ready: "WorkerReady") -> None:
@@ -65,7 +76,27 @@ def command(worker_id: str | None, ready_file: Path | None, **params: Any) -> in
     return 0
 
 
-def _worker_model(planned: "PlannedModel") -> "WorkerModel":
+def _fairness_config(runtime: "RuntimeSettings") -> "FairnessConfig":
+    from workers.engine.config import FairnessConfig
+
+    return FairnessConfig(
+        enable_preemption=runtime.enable_preemption,
+        max_timeslice_tokens=runtime.max_timeslice_tokens,
+        parked_kv_bytes=runtime.parked_kv_bytes,
+    )
+
+
+def _kv_config(runtime: "RuntimeSettings") -> "KvConfig":
+    from workers.kv.config import CacheScope, Eviction, KvConfig
+
+    return KvConfig(
+        is_cached=runtime.prefix_cache_enabled,
+        scope=CacheScope(runtime.prefix_cache_scope),
+        eviction=Eviction(runtime.kv_eviction),
+    )
+
+
+def _worker_model(planned: "PlannedModel", kv_pages: int | None) -> "WorkerModel":
     from workers.config import WorkerModel
     from workers.runners.base import RunnerSpec
 
@@ -80,6 +111,7 @@ def _worker_model(planned: "PlannedModel") -> "WorkerModel":
         kv_type=settings.kv_type,
         batch_tokens=settings.batch_tokens,
         chat_template=planned.chat_template,
+        kv_pages=kv_pages,
     )
     return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens)
 
