@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from broker.connection import Connection
@@ -11,6 +12,10 @@ from broker.roles import Role
 from broker.topology import Topology
 from schemas.control import ModelCard
 from tests.support.nats import NatsServer, start_nats
+
+# No test asserts a time, and a machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """What an ended worker held goes back into the queue, and nothing else does."""
 
-import json
 import time
 
 import pytest
-from nats.aio.msg import Msg
 
 from broker.claims import Claim
 from broker.headers import RequestRef
 from broker.orphans import hand_back_orphans
-from broker.roles import Role
-from broker.subjects import STREAM_REQUESTS, journal
+from broker.subjects import journal
 from broker.work_queue import WorkQueue
 from schemas.codec import encode_event
 from schemas.events import FinishReason, Started, Usage
 from tests.conftest import Broker
-from tests.support.leases import take_lease
+from tests.support.leases import handed_back, take_lease
 from tests.support.requests import make_request
 
 pytestmark = pytest.mark.nats
@@ -57,17 +54,10 @@ async def test_what_others_hold_and_what_is_over_is_left_alone(broker: Broker) -
     await _submitted(broker, "another-ones", "another")
     held = await _submitted(broker, "held", "dead")
 
-    handed_back: list[int] = []
-
-    async def note(message: Msg) -> None:
-        handed_back.append(json.loads(message.data)["stream_seq"])
-
-    inspector = await broker.server.connect(Role.INSPECTOR)
-    await inspector.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.{STREAM_REQUESTS}.>", note)
-    assert await _hand_back(broker, "dead") == 1
-    assert (await take_lease(broker.worker)).stream_seq == held._lease.stream_seq
-    await inspector.flush()
-    assert handed_back == [held._lease.stream_seq]
+    async with handed_back(broker) as seqs:
+        assert await _hand_back(broker, "dead") == 1
+        assert (await take_lease(broker.worker)).stream_seq == held._lease.stream_seq
+    assert seqs == [held._lease.stream_seq]
 
 
 async def test_an_empty_queue_needs_no_look_at_the_journals(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

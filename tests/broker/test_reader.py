@@ -95,7 +95,7 @@ async def test_it_starts_where_it_is_told(broker: Broker) -> None:
 
 
 async def test_what_lies_unread_is_bounded_and_nothing_is_lost_by_that(broker: Broker) -> None:
-    log, count = _Log(), 200
+    log, count = _Log(), 60
     # Less than arrives in one read of the socket.
     reader = JournalReader(broker.edge, STREAM_TOKENS, _ALL, log.take, start=StartAt.new(), max_pending_bytes=8000)
     await reader.start()

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -173,7 +174,7 @@ async def test_a_worker_that_answers_is_there_though_its_entry_is_gone(
 
     registry = Registry(broker.edge, answers=answers)
     await registry.start()
-    listening = await serve_control(broker.worker, "w1", _never)
+    listening = await serve_control(broker.worker, "w1", _never, _never)
     await broker.worker.publish_acked("$KV.workers.w1", _advert("w1").model_dump_json().encode())
     await broker.topology.api("STREAM.PURGE.KV_workers")
     for _ in range(3):
@@ -184,8 +185,8 @@ async def test_a_worker_that_answers_is_there_though_its_entry_is_gone(
     await registry.close()
 
 
-async def _never() -> None:
-    raise AssertionError("nobody asked it to drain")
+async def _never() -> Any:
+    raise AssertionError("nobody asked it")
 
 
 async def test_what_is_no_document_is_ignored(broker: Broker) -> None:

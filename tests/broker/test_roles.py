@@ -64,6 +64,7 @@ _ALLOWED: dict[Role, list[tuple[str, Any]]] = {
         ("inferflux.evt.r1.started", {}),
         ("$JS.API.INFO", {}),
         (_NEXT, {"batch": 1, "no_wait": True}),
+        ("$JS.API.CONSUMER.INFO.INFERFLUX_REQUESTS.echo-high-0", {}),
         (_ACK, {}),
         ("$JS.API.STREAM.MSG.GET.INFERFLUX_TOKENS", {"seq": 99}),
         ("$JS.API.DIRECT.GET.INFERFLUX_TOKENS", {"seq": 99}),

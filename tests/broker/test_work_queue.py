@@ -6,6 +6,7 @@ import pytest
 
 from broker.blobs import BlobRef, drop_blob, get_blob, put_blob
 from broker.errors import BlobMissing
+from broker.pull import PullLoop
 from broker.roles import Role
 from broker.subjects import STREAM_BLOBS, STREAM_REQUESTS
 from broker.work_queue import Look, QueueDepth, WorkQueue
@@ -13,9 +14,10 @@ from schemas.codec import CodecError
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass, TextPrompt
 from tests.conftest import Broker
-from tests.support.leases import take_lease
+from tests.support.leases import handed_back, take_lease
 from tests.support.nats import NatsServer
 from tests.support.requests import make_request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -47,6 +49,37 @@ async def test_submitting_again_changes_nothing_and_a_reused_requeue_number_is_a
         await queue.submit(make_request(submission=1))
     assert caught.value.code is ErrorCode.INTERNAL
     assert await _num_queued(broker) == 2
+
+
+async def test_a_delivery_is_handed_back_by_its_place_in_the_stream_alone(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    done, kept, lost, waits = [await queue.submit(make_request(f"r{number}")) for number in range(4)]
+    leases = {lease.stream_seq: lease for lease in [await take_lease(broker.worker) for _ in range(3)]}
+    await leases[done].ack()
+    look = await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())
+    async with handed_back(broker) as seqs:
+        for seq in (done, lost, lost, waits):
+            await queue.hand_back_unclaimed("echo", PriorityClass.NORMAL, seq, look)
+    # What is gone or waits is left alone, and once is enough.
+    assert seqs == [lost, lost]
+    again = [await take_lease(broker.worker) for _ in range(2)]
+    assert [(lease.stream_seq, lease.num_delivered) for lease in again] == [(lost, 2), (waits, 1)]
+    assert (await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())).depth == QueueDepth(0, 3)
+    assert kept in leases
+
+
+async def test_a_look_tells_how_many_workers_ask(broker: Broker) -> None:
+    queue = WorkQueue(broker.edge)
+    assert (await queue.look("echo", PriorityClass.NORMAL)).num_asking == 0
+    loop = PullLoop(broker.worker, "echo", worker_id="w1", on_lease=lambda _: None, credit=lambda: 1)
+    await loop.start()
+
+    async def is_asked() -> bool:
+        look = await queue.look("echo", PriorityClass.NORMAL, asked_after=time.monotonic())
+        return look.num_asking == 1
+
+    await until(is_asked)
+    await loop.stop()
 
 
 async def test_a_full_queue_is_said_so_at_once(broker: Broker) -> None:

@@ -4,6 +4,7 @@ import json
 import pytest
 from nats.aio.msg import Msg
 
+from broker.errors import NoResponders
 from broker.roles import Role
 from broker.transitions import Transitions
 from broker.worker_control import WorkerControl, serve_control, subscribe_cancels
@@ -17,10 +18,14 @@ async def _ignore() -> None:
     pass
 
 
+async def _nothing() -> set[int]:
+    return set()
+
+
 async def test_a_worker_is_alive_while_it_listens(broker: Broker) -> None:
     control = WorkerControl(broker.edge)
     assert not await control.is_alive("w1")
-    listening = await serve_control(broker.worker, "w1", _ignore)
+    listening = await serve_control(broker.worker, "w1", _ignore, _nothing)
     assert await control.is_alive("w1", 5)
     assert not await control.is_alive("w2")
     await listening.close()
@@ -30,7 +35,7 @@ async def test_a_worker_is_alive_while_it_listens(broker: Broker) -> None:
 
 async def test_a_worker_whose_process_is_gone_is_not_alive(broker: Broker) -> None:
     dying = await broker.server.connect(Role.WORKER)
-    listening = await serve_control(dying, "w1", _ignore)
+    listening = await serve_control(dying, "w1", _ignore, _nothing)
     await dying.close()
     await listening.close()
     control = WorkerControl(broker.edge)
@@ -58,15 +63,27 @@ async def test_a_worker_can_be_asked_to_drain(broker: Broker) -> None:
     async def on_drain() -> None:
         asked.set()
 
-    await serve_control(broker.worker, "w1", on_drain)
+    await serve_control(broker.worker, "w1", on_drain, _nothing)
     control = WorkerControl(broker.edge)
     assert await control.drain("w1")
     assert asked.is_set()
     assert not await control.drain("w2")
 
 
+async def test_a_worker_says_what_it_has_in_hand(broker: Broker) -> None:
+    async def in_hand() -> set[int]:
+        return {3, 15, 8}
+
+    await serve_control(broker.worker, "w1", _ignore, in_hand)
+    control = WorkerControl(broker.edge)
+    assert await control.held("w1", [1, 15, 3, 30], 5) == {3, 15}
+    assert await control.held("w1", [1], 5) == set()
+    with pytest.raises(NoResponders):
+        await control.held("w2", [1], 5)
+
+
 async def test_unknown_control_messages_are_not_answered(broker: Broker) -> None:
-    await serve_control(broker.worker, "w1", _ignore)
+    await serve_control(broker.worker, "w1", _ignore, _nothing)
     await broker.edge.publish("inferflux.ctl.worker.w1", b"format the disk")
     assert await WorkerControl(broker.edge).is_alive("w1", 5)
 

@@ -22,16 +22,31 @@ class Run:
 
 
 class Driver:
-    """A runner with its books: how long each handle is."""
+    """A runner with its books: how long each handle is, and which ones there were."""
 
     def __init__(self, runner: ModelRunner, opened: Opened) -> None:
         self.runner = runner
         self.facts, self.capabilities = opened
+        self._handles: list[Handle] = []
 
     def create(self) -> Handle:
-        handle = self.runner.create()
+        handle = self.try_create()
         assert handle is not None
         return handle
+
+    def try_create(self) -> Handle | None:
+        return self._note(self.runner.create())
+
+    def fork(self, handle: Handle, num_tokens: int) -> Handle | None:
+        return self._note(self.runner.fork(handle, num_tokens))
+
+    def import_(self, data: bytes, num_tokens: int) -> Handle | None:
+        return self._note(self.runner.import_(data, num_tokens))
+
+    def release_all(self) -> None:
+        for handle in self._handles:
+            self.runner.release(handle)
+        self._handles.clear()
 
     def batch(self, *runs: Run) -> Batch:
         sizes = [len(run.tokens) for run in runs]
@@ -68,6 +83,11 @@ class Driver:
         ]
         return np.concatenate(rows)
 
+    def _note(self, handle: Handle | None) -> Handle | None:
+        if handle is not None:
+            self._handles.append(handle)
+        return handle
+
     def compare(self, here: FloatArray, there: FloatArray, *, same_path: bool = False) -> None:
         """Equal to the bit where the runner promises it or the way was the same, else by tolerance."""
         assert here.shape == there.shape
@@ -77,11 +97,11 @@ class Driver:
         rows = np.arange(len(here))
         gaps = here.max(axis=1) - here[rows, there.argmax(axis=1)]
         assert gaps.max() <= MAX_LOGIT_GAP
-        assert _mean_kl(here, there) <= MAX_MEAN_KL
+        assert mean_kl(here, there) <= MAX_MEAN_KL
         assert (here.argmax(axis=1) == there.argmax(axis=1)).mean() >= 0.9
 
 
-def _mean_kl(here: FloatArray, there: FloatArray) -> float:
+def mean_kl(here: FloatArray, there: FloatArray) -> float:
     p, q = (_log_softmax(logits.astype(np.float64)) for logits in (here, there))
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 

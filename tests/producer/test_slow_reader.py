@@ -74,6 +74,15 @@ class Sleeper:
         """Go away with what has arrived unread: the connection is reset."""
         self._sock.close()
 
+    async def ask_again(self) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, RawClient.request(chat(stream=True)))
+
+    async def read_answer(self) -> None:
+        """One whole stream."""
+        received = b""
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            received += await asyncio.get_running_loop().sock_recv(self._sock, 65536)
+
     async def read_all(self) -> bytes:
         """What is there until the connection ends, in whatever way."""
         loop, received = asyncio.get_running_loop(), b""
@@ -141,11 +150,12 @@ async def test_a_reader_that_is_cut_and_never_reads_on_is_reset(
         assert b"slow_reader" not in await client.read_all()
 
 
-async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Broker) -> None:
-    async def says_some(run: Run) -> None:
-        await run.say(*[PIECE] * 60)
-        await run.finish()
+async def says_some(run: Run) -> None:
+    await run.say(*[PIECE] * 60)
+    await run.finish()
 
+
+async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Broker) -> None:
     await put_model(broker)
     async with running_worker(broker.worker, says_some) as worker, running_edge(broker) as edge:
         await until_served(edge)
@@ -153,6 +163,7 @@ async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Br
         await eventually(lambda: len(worker.runs) == 1)
         await until_settled(broker)
         client.close()
+        await eventually(lambda: is_counted(edge))
         # Journals are dropped in order: once that of a second call is, the first one's would have been.
         answer = await edge.post(chat(stream=True))
         assert text_of(events_of(answer.content)) == PIECE * 60
@@ -164,6 +175,31 @@ async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Br
         await eventually(is_dropped)
         (end,) = await ends_of(broker, unread)
         assert isinstance(end, Finished)
+
+
+async def is_counted(edge: Edge) -> bool:
+    """Whether a call has ended and nobody reads it any more."""
+    answer = await edge.client.get("/metrics", headers={"authorization": "Bearer read-key"})
+    return any(line.startswith("inferflux_requests_total{") for line in answer.text.splitlines())
+
+
+async def test_an_answer_was_taken_although_the_next_one_lies_in_the_same_connection(broker: Broker) -> None:
+    await put_model(broker)
+    async with running_worker(broker.worker, says_some) as worker, running_edge(broker) as edge:
+        await until_served(edge)
+        client = await Sleeper.call(edge)
+        for number in range(1, 5):
+            await eventually(lambda number=number: len(worker.runs) == number)
+            await until_settled(broker)
+            await client.read_answer()
+            await client.ask_again()
+
+        async def are_dropped() -> bool:
+            ends = [await ends_of(broker, run.request.request_id) for run in worker.runs[:4]]
+            return all(end == [Cancelled("purged")] for end in ends)
+
+        await eventually(are_dropped)
+        client.close()
 
 
 async def ends_of(broker: Broker, request_id: str) -> list[Event]:

@@ -234,6 +234,23 @@ async def test_a_refused_call_leaves_its_room_to_others() -> None:
     assert waiting.num_unseen(Line("m", PriorityClass.NORMAL), time.monotonic()) == 0
 
 
+async def test_what_started_while_the_broker_was_asked_is_not_counted_twice() -> None:
+    """Acknowledged just before the look, and running in it: it takes a place and does not wait."""
+    waiting = Waiting("e1")
+    line = Line("m", PriorityClass.NORMAL)
+    ticket = waiting.admit(line, [1])
+
+    async def look(model: str, priority: PriorityClass, *, asked_after: float = 0.0) -> Look:
+        if asked_after:
+            ticket.submitted()
+        return Look(time.monotonic(), QueueDepth(2, 1) if priority is line.priority else QueueDepth(0, 0), 0, 0)
+
+    room = QueueRoom(QueueView(look, waiting), waiting, RetryAfter(ServiceRates(lambda model: 2)))
+    # Two wait, one of two slots is free: one more may come, and no second one.
+    await room(admission())
+    assert (await refusal(room, admission())).code is ErrorCode.QUEUE_FULL
+
+
 def sized(tokens: int, waiting: Waiting, **depths: QueueDepth) -> tuple[QueueRoom, Admission]:
     asked = admission()
     asked.card = CARD.model_copy(update={"queue_max": 100, "queue_max_tokens": 1000})

@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from typing import Any
 
 from broker.credentials import write_private
 from broker.server import find_binary
+from tests.support.ports import free_ports
 
 CONFIG = Path(__file__).parents[2] / "ops" / "deploy" / "nats" / "cluster.conf"
 NAMES = ("n1", "n2", "n3")
@@ -92,7 +93,7 @@ class Cluster:
         self.credentials = directory / "creds"
         shutil.copy(CONFIG, directory)
         write_private(directory / "accounts.conf", _accounts(self.credentials))
-        ports = _free_ports(3 * len(NAMES))
+        ports = free_ports(3 * len(NAMES))
         places = [(name, ports[3 * place : 3 * place + 3]) for place, name in enumerate(NAMES)]
         routes = ", ".join(f"nats://route:{_ROUTE_PASSWORD}@127.0.0.1:{each[1]}" for _, each in places)
         self.nodes = {name: Node(name, directory, each, f"[{routes}]") for name, each in places}
@@ -118,6 +119,12 @@ class Cluster:
                 return node
         return None
 
+    def wait_leader(self, stream: str) -> Node:
+        """The same, once there is one: a busy server answers late, and they may be choosing another just then."""
+        while (leader := self.leader(stream)) is None:
+            time.sleep(0.05)
+        return leader
+
     def meta_leader(self) -> Node | None:
         """The server that decides where streams and consumers are; None while there is none."""
         for node in self.nodes.values():
@@ -141,12 +148,3 @@ def _accounts(credentials: Path) -> str:
     """Make the logins and say what the servers have to know of them, as an operator does."""
     command = [sys.executable, "-m", "ops.cli.inferflux", "topology", "credentials", "--out", str(credentials)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def _free_ports(number: int) -> list[int]:
-    """Different ports: held open together while they are chosen."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

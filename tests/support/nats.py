@@ -12,13 +12,17 @@ from broker.credentials import create_credentials, write_private
 from broker.roles import Role
 from broker.server import EmbeddedServer
 from broker.server_config import render_config
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 _IMAGE = "nats:2.15-alpine"
 
 
 class _Process(Protocol):
-    """What a test may do to a server. `kill` is SIGKILL; `start` comes back on the same port with the same data."""
+    """What a test may do to a server. `kill` is SIGKILL; `start` comes back on the same port with the same data.
+
+    `remove` ends it for good: its data need not be put in order.
+    """
 
     @property
     def port(self) -> int: ...
@@ -26,7 +30,7 @@ class _Process(Protocol):
     def credentials(self) -> Path: ...
     async def start(self) -> Any: ...
     async def kill(self) -> None: ...
-    async def stop(self) -> None: ...
+    async def remove(self) -> None: ...
 
 
 class NatsServer:
@@ -77,12 +81,12 @@ class NatsServer:
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
-        await self._process.stop()
+        await self._process.remove()
 
 
 async def start_nats(directory: Path) -> NatsServer:
     """Start a server with its files under `directory`. The caller closes it."""
-    process: _Process = DockerServer(directory) if docker_runs() else EmbeddedServer(directory)
+    process: _Process = DockerServer(directory) if docker_runs() else ServerOfATest(directory, free_port())
     await process.start()
     return NatsServer(process)
 
@@ -115,12 +119,19 @@ def docker_runs() -> bool:
     return True
 
 
+class ServerOfATest(EmbeddedServer):
+    """The packaged binary."""
+
+    async def remove(self) -> None:
+        await self.kill()
+
+
 class DockerServer:
     """nats-server in a container that keeps its port and its data over `kill` and `start`."""
 
     def __init__(self, directory: Path) -> None:
         self.credentials = directory / "creds"
-        self.port = _free_port()
+        self.port = free_port()
         self._directory = directory
         self._container: Any = None
 
@@ -131,7 +142,7 @@ class DockerServer:
     async def kill(self) -> None:
         await asyncio.to_thread(self._container.get_wrapped_container().kill)
 
-    async def stop(self) -> None:
+    async def remove(self) -> None:
         await asyncio.to_thread(self._container.stop)
 
     def _start(self) -> None:
@@ -161,13 +172,6 @@ def _engine_listens() -> bool:
         return True
     with socket.socket(socket.AF_UNIX) as engine:
         return engine.connect_ex(host.removeprefix("unix://")) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def _wait_for_info(port: int) -> None:

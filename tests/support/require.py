@@ -12,7 +12,9 @@ import pytest
 
 VARIABLE = "INFERFLUX_TEST_REQUIRE"
 NAMES = ("nats", "llama", "torch", "mlx", "node", "chromium")
-NEVER = re.compile(r"\b(docker|gpu|cuda|rocm|metal)\b", re.IGNORECASE)
+# Packages that are installed together with what is asked for, and tested against it.
+TOGETHER = {"torch": ("safetensors", "tokenizers", "transformers", "gguf")}
+NEVER = re.compile(r"\b(docker|gpu|cuda|rocm|metal|processor)\b", re.IGNORECASE)
 
 
 def required() -> frozenset[str]:
@@ -50,8 +52,12 @@ def _fail_if_required(report: pytest.TestReport | pytest.CollectReport, marks: I
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     if NEVER.search(reason):
         return
-    named = {name for name in NAMES if re.search(rf"\b{name}", reason, re.IGNORECASE)}
+    named = {name for name in NAMES if _is_named(name, reason)}
     missing = required() & (set(marks) | named)
     if missing:
         report.outcome = "failed"
         report.longrepr = f"{VARIABLE} asks for {', '.join(sorted(missing))}, but: {reason}"
+
+
+def _is_named(name: str, reason: str) -> bool:
+    return any(re.search(rf"\b{word}", reason, re.IGNORECASE) for word in (name, *TOGETHER.get(name, ())))

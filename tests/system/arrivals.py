@@ -79,7 +79,7 @@ class Client:
             if answer.status_code != 200:
                 arrival.error = json.loads(await answer.aread())["error"]
                 return arrival
-            async for line in answer.aiter_lines():
+            async for line in _lines(answer):
                 if line.startswith("data: "):
                     self._take(arrival, line.removeprefix("data: "))
         return arrival
@@ -115,6 +115,15 @@ class Client:
                 arrival.pieces.append(choice["text"])
                 arrival.times.append(time.monotonic())
         self._on_piece()
+
+
+async def _lines(answer: httpx2.Response) -> AsyncIterator[str]:
+    """Lines as server-sent events have them: the library's own also end at U+2028 and others that a text may hold."""
+    rest = ""
+    async for text in answer.aiter_text():
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            yield line
 
 
 def _headers(key: str | None = None, more: dict[str, str] | None = None) -> dict[str, str]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.system.stack import START_LIMIT_S, Stack, free_port, until
+from tests.support.ports import free_port
+from tests.system.stack import START_LIMIT_S, Stack, until
 
 
 class Beside:

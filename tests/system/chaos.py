@@ -14,12 +14,13 @@ from pathlib import Path
 
 import click
 
+from tests.support.ports import free_port
 from tests.system.beside import Beside
 from tests.system.blows import Blows
 from tests.system.callers import Callers
 from tests.system.invariants import Findings, check_invariants
 from tests.system.journals import open_journals
-from tests.system.stack import Stack, echo_config, free_port, running
+from tests.system.stack import Stack, echo_config, running
 
 CLIENTS = 8
 WORKERS = 3

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.system.beside import Beside
-from tests.system.stack import Stack, echo_config, fetch, free_port, until
+from tests.system.stack import Stack, echo_config, fetch, until
 
 
 class Deployment:

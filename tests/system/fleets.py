@@ -36,11 +36,11 @@ class Fleet(Protocol):
 
 
 class Supervised:
-    """The workers of `up`."""
+    """The `size` workers of `up`; some may still be starting."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, size: int) -> None:
         self._stack = stack
-        self._size = len(stack.run["workers"])
+        self._size = size
 
     def pids(self) -> dict[str, int]:
         return {worker["id"]: worker["pid"] for worker in self._stack.run["workers"] if alive(worker["pid"])}

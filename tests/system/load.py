@@ -67,14 +67,12 @@ class Load:
             while not is_over.is_set():
                 await self.ask()
 
-        tasks = [asyncio.create_task(ask_on()) for _ in range(num_streams)]
-        try:
+        # Who fails takes the body along: what it waits for may never come.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(num_streams):
+                group.create_task(ask_on())
             yield
             is_over.set()
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
 
     async def check(self, journals: Journals) -> list[Journal]:
         """Every answer is the undisturbed one, and every journal ended once. Returns the journals."""

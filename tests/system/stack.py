@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,17 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support.ports import free_port
+
 KEY = "test-key"
 ADMIN_KEY = "admin-key"
 START_LIMIT_S = 60.0
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(probe: Callable[[], T | None], what: str, limit_s: float = 30.0) -> T:
@@ -76,6 +70,7 @@ class Stack:
         }
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def url(self) -> str:
@@ -92,12 +87,22 @@ class Stack:
         command = [sys.executable, "-m", "ops.cli.inferflux", "up", "--data-dir", str(self.data_dir)]
         command += ["--port", str(self.port), "--nats-port", str(self.nats_port), *self.options]
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.env)
 
     def start(self) -> "Stack":
+        """Returns once all that it starts is ready."""
         self.launch()
-        until(self.is_ready, f"up is ready; its log:\n{self.log_path}", START_LIMIT_S)
+        until(self._has_started, f"up is ready; its log:\n{self.log_path}", START_LIMIT_S)
         return self
+
+    def _has_started(self) -> bool:
+        if not self.is_ready():
+            return False
+        with self.log_path.open() as log:
+            log.seek(self._log_start)
+            # The beginning of the last line that `up` prints then.
+            return "\ntry " in log.read()
 
     def is_ready(self) -> bool:
         assert self.process is not None

@@ -45,12 +45,13 @@ async def answer(client: openai.AsyncOpenAI, number: int, *, started: asyncio.Qu
 async def answers(stack: Stack, *, kill: bool) -> list[str]:
     started: asyncio.Queue[int] = asyncio.Queue()
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
-        tasks = [asyncio.create_task(answer(client, number, started=started)) for number in range(STREAMS)]
-        for _ in range(STREAMS):
-            await started.get()
-        if kill:
-            os.kill(stack.run["nats"]["pid"], signal.SIGKILL)
-        return await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(client, number, started=started)) for number in range(STREAMS)]
+            for _ in range(STREAMS):
+                await started.get()
+            if kill:
+                os.kill(stack.run["nats"]["pid"], signal.SIGKILL)
+        return [task.result() for task in tasks]
 
 
 def test_streams_survive_the_broker_being_killed(stack: Stack) -> None:

@@ -3,6 +3,7 @@ model, their readers are told, and nothing is computed for them any more.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -33,7 +34,8 @@ SLOTS = 4
 ROUNDS = full_or(10, reduced=1)
 RACES = full_or(100, reduced=8)
 LONG = 1000
-LONG_PROMPT = "p" * 4000
+# Each begins otherwise, or the next would find what the last one computed.
+LONG_PROMPTS = (f"{number} " + "p" * 4000 for number in itertools.count())
 PROBE_TOKENS = 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -179,7 +181,7 @@ async def read_to_the_end(client: httpx2.AsyncClient, body: dict[str, Any]) -> E
     if not answer.headers["content-type"].startswith("text/event-stream"):
         code = answer.json()["error"]["code"] if answer.status_code != 200 else None
         return Ending(answer.status_code, code, 0, answer.status_code == 200, answer.headers)
-    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
     error = json.loads(events[-1]).get("error") if events[-1] != "[DONE]" else None
     return Ending(answer.status_code, error and error["code"], len(events) - 1, events[-1] == "[DONE]", answer.headers)
 
@@ -205,7 +207,7 @@ def check_was_told(ending: Ending, code: str, status: int, *, has_begun: bool) -
 @pytest.mark.parametrize("state", ["queued", "prefill", "decode"])
 def test_delete_frees_the_slot_within_a_step(fleet: Fleet, state: str) -> None:
     async def stop_one(calls: Calls, *, stream: bool, by: httpx2.AsyncClient) -> None:
-        prompt = LONG_PROMPT if state == "prefill" else "short"
+        prompt = next(LONG_PROMPTS) if state == "prefill" else "short"
         request_id, task = await calls.begin(calls.own, stream=stream, prompt=prompt)
         if state != "queued":
             await calls.until_there_is(Progress if state == "prefill" else Delta, request_id)
@@ -276,7 +278,7 @@ def test_what_expires_in_the_model_stops_within_a_step(fleet: Fleet) -> None:
             whole = await calls.begin(calls.own, stream=False, timeout=2)
             for request_id, _ in (in_decode, whole):
                 await calls.until_there_is(Delta, request_id)
-            in_prefill = await calls.begin(calls.own, stream=True, prompt=LONG_PROMPT, timeout=1)
+            in_prefill = await calls.begin(calls.own, stream=True, prompt=next(LONG_PROMPTS), timeout=1)
             check_was_told(await in_prefill[1], "deadline_exceeded", 504, has_begun=False)
             check_was_told(await in_decode[1], "deadline_exceeded", 504, has_begun=True)
             check_was_told(await whole[1], "deadline_exceeded", 504, has_begun=False)

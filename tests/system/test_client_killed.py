@@ -29,8 +29,8 @@ def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
 class Client:
     """A client process. What it prints tells how far its request has come."""
 
-    def __init__(self, stack: Stack, *, stream: bool) -> None:
-        body = {"messages": [{"role": "user", "content": LONG_ANSWER}], "stream": stream, "max_tokens": 2000}
+    def __init__(self, stack: Stack, *, stream: bool, content: str = LONG_ANSWER) -> None:
+        body = {"messages": [{"role": "user", "content": content}], "stream": stream, "max_tokens": 2000}
         command = [sys.executable, "-S", "-E", str(CLIENT), str(stack.port), KEY, json.dumps(body)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
@@ -102,8 +102,9 @@ def test_killed_while_queued(stack: Stack) -> None:
 @pytest.mark.parametrize("stack", ["echo:repeat?rate=50&prefill_rate=400"], indirect=True)
 def test_killed_in_prefill(stack: Stack) -> None:
     subscriptions = warm_up(stack)
-    for _ in range(KILLS):
-        client = Client(stack, stream=True)
+    for number in range(KILLS):
+        # Each begins otherwise, or it would find what the last one computed.
+        client = Client(stack, stream=True, content=f"{number} {LONG_ANSWER}")
         until(lambda: queue_state(stack).num_ack_pending > 0, "a worker has it")
         client.kill()
         until(lambda: queue_state(stack) == QueueState(0, 0), "it is gone again")

@@ -140,7 +140,7 @@ async def kill_servers(deployment: Deployment, load: Load) -> None:
     """The leader of the journal, that of the requests, and whoever is left."""
     left = set(deployment.cluster.nodes.values())
     for stream in (STREAM_TOKENS, STREAM_REQUESTS):
-        leader = await asyncio.to_thread(until, partial(deployment.cluster.leader, stream), f"{stream} has a leader")
+        leader = await asyncio.to_thread(deployment.cluster.wait_leader, stream)
         left.discard(leader)
         await kill_server(deployment, load, leader)
     for node in list(left)[:NUM_FURTHER_SERVERS]:

@@ -79,7 +79,7 @@ def read(response: httpx2.Response, *, stream: bool) -> Answer:
     if not stream:
         body = response.json()
         return Answer(request_id, body["choices"][0]["text"], body)
-    *chunks, done = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+    *chunks, done = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
     assert done == "[DONE]"
     decoded = [json.loads(chunk) for chunk in chunks]
     text = "".join(choice["text"] for chunk in decoded for choice in chunk["choices"])

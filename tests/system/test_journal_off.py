@@ -77,13 +77,14 @@ async def answers(stack: Stack, headers: dict[str, str], *, kill: int | None = N
     """The texts of all streams; once each has begun, process `kill` is killed."""
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
         reached = [asyncio.Event() for _ in range(STREAMS)]
-        tasks = [asyncio.create_task(answer(client, number, headers, reached[number])) for number in range(STREAMS)]
-        if kill is not None:
-            for event in reached:
-                await event.wait()
-            await asyncio.sleep(random.uniform(0, 0.4))
-            os.kill(kill, signal.SIGKILL)
-        return await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(client, number, headers, reached[number])) for number in range(STREAMS)]
+            if kill is not None:
+                for event in reached:
+                    await event.wait()
+                await asyncio.sleep(random.uniform(0, 0.4))
+                os.kill(kill, signal.SIGKILL)
+        return [task.result() for task in tasks]
 
 
 def until_all_workers_serve(stack: Stack) -> None:

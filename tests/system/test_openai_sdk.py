@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.system.stack import ADMIN_KEY, KEY, Stack, running
+from tests.system.stack import ADMIN_KEY, KEY, Stack, running, until
 
 QUESTION = [{"role": "user", "content": "say it back: Grüße, 世界 🌍"}]
 ANSWER = "say it back: Grüße, 世界 🌍"
@@ -47,6 +47,20 @@ def test_chat_streams_token_by_token(client: openai.OpenAI) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == len(ANSWER.encode()) + 1
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_prompt_that_was_computed_before_is_counted_as_cached(client: openai.OpenAI, stack: Stack) -> None:
+    options = {"model": "echo", "messages": [{"role": "user", "content": "twice the same"}]}
+    client.chat.completions.create(**options)  # type: ignore[call-overload]
+    again = client.chat.completions.create(**options)  # type: ignore[call-overload]
+    stream = client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})  # type: ignore[call-overload]
+    for usage in (again.usage, list(stream)[-1].usage):
+        assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1
+
+    until(lambda: stack.metric_sum("inferflux_prefix_hits_total") >= 2, "the hits are exported")
+    assert stack.metric_sum("inferflux_prefix_matched_tokens_total") >= 2 * (again.usage.prompt_tokens - 1)
+    assert stack.metric_sum("inferflux_prefix_misses_total") >= 1
+    assert any('state="cached"' in key and value > 0 for key, value in stack.metrics().items())
 
 
 def test_completions_take_text_tokens_and_lists(client: openai.OpenAI) -> None:

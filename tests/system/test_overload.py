@@ -37,16 +37,16 @@ REMEMBERED_BYTES = 200
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("overload")
-    config = echo_config(folder, f"echo:random?rate={RATE}", sequences=SLOTS, queue_max=QUEUE_MAX)
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """One for each test: whoever was refused has booked a place in the line, for two minutes at most."""
+    config = echo_config(tmp_path, f"echo:random?rate={RATE}", sequences=SLOTS, queue_max=QUEUE_MAX)
     limits = {
         "INFERFLUX_SERVER__BODY_BUFFER_BYTES": str(BODY_BUFFER),
         "INFERFLUX_SERVER__MAX_BODY_BYTES": str(BODY_BUFFER),
         "INFERFLUX_SERVER__STREAM_BUFFER_BYTES": str(STREAM_BUFFER),
     }
-    with running(folder / "data", "--config", str(config), env=limits) as started:
+    with running(tmp_path / "data", "--config", str(config), env=limits) as started:
         yield started
 
 

@@ -126,28 +126,40 @@ def test_a_full_server_refuses_and_loses_nothing(stack: Stack, expected: list[st
     asyncio.run(fill_and_empty(stack, expected))
 
 
+async def ask_while_full(
+    stack: Stack, client: openai.AsyncOpenAI, answers: list[asyncio.Task[str]]
+) -> tuple[list[asyncio.Task[str]], list[asyncio.Task[str]]]:
+    """Fill the server and ask for more; what was refused, and what was taken. `answers` go on."""
+    await fill_server(stack)
+    asked = [ask(client)]
+    full_until = time.monotonic() + FULL_S
+    while time.monotonic() < full_until:
+        await asyncio.sleep(0.2)
+        asked.append(ask(client))
+
+    def num_open() -> int:
+        return sum(not each.done() for each in (*answers, *asked))
+
+    await asyncio.to_thread(until, lambda: queue_state(stack).num_messages == num_open(), "others are queued")
+    assert num_open() > 0
+    # What expires meanwhile makes room for a few bytes, so that now and then one may be accepted.
+    refused = [each for each in asked if each.done() and each.exception() is not None]
+    assert len(refused) > len(asked) / 2
+    for each in refused:
+        assert re.search("insufficient resources|resource limits exceeded|no room", reason(each))
+    taken = [each for each in asked if each not in refused]
+    return refused, taken
+
+
 async def fill_and_empty(stack: Stack, expected: list[str]) -> None:
     async with client_of(stack) as client:
         pids = processes(stack)
         answers = all_answers(client)
         await accepted(stack)
-        await fill_server(stack)
-        asked = [ask(client)]
-        full_until = time.monotonic() + FULL_S
-        while time.monotonic() < full_until:
-            await asyncio.sleep(0.2)
-            asked.append(ask(client))
-        # What expires meanwhile makes room for a few bytes, so that now and then one may be accepted.
-        await asyncio.wait(asked, timeout=1)
-        refused = [each for each in asked if each.done() and each.exception() is not None]
-        assert len(refused) > len(asked) / 2
-        for each in refused:
-            assert re.search("insufficient resources|resource limits exceeded|no room", reason(each))
-        taken = [each for each in asked if each not in refused]
-        left = sum(not each.done() for each in (*answers, *taken))
-        assert left > 0
-        await asyncio.to_thread(until, lambda: queue_state(stack).num_messages == left, "the queue is as it was")
-        await empty_server(stack)
+        try:
+            refused, taken = await ask_while_full(stack, client, answers)
+        finally:
+            await empty_server(stack)
         print(f"served again {await served_again(client, expected):.1f} s after there was room")
         assert await asyncio.gather(*answers) == expected
         assert set(await asyncio.gather(*taken)) <= {expected[RUNNING]}

@@ -51,15 +51,16 @@ async def answers(stack: Stack, *, endless: bool) -> tuple[list[str], Exception 
     """The texts of all streams, and what became of a call among them whose step never ends."""
     started: asyncio.Queue[int] = asyncio.Queue()
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
-        tasks = [asyncio.create_task(answer(client, number, started)) for number in range(STREAMS)]
-        for _ in range(STREAMS):
-            await started.get()
         failure: Exception | None = None
-        if endless:
-            with pytest.raises(openai.APIStatusError) as raised:
-                await client.completions.create(model="echo", prompt="this has no end", max_tokens=20)
-            failure = raised.value
-        return await asyncio.gather(*tasks), failure
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(client, number, started)) for number in range(STREAMS)]
+            for _ in range(STREAMS):
+                await started.get()
+            if endless:
+                with pytest.raises(openai.APIStatusError) as raised:
+                    await client.completions.create(model="echo", prompt="this has no end", max_tokens=20)
+                failure = raised.value
+        return [task.result() for task in tasks], failure
 
 
 def workers_replaced(stack: Stack) -> int:

@@ -45,8 +45,9 @@ class Round:
         await self._news.until(lambda: self._load.all_speak)
         await asyncio.sleep(chances.uniform(0, 0.5))
 
-        second = await asyncio.to_thread(self._fleet.start)
+        # In this order: a second one may take longer to start than the streams have left.
         self._fleet[first].send(signal.SIGSTOP)
+        second = await asyncio.to_thread(self._fleet.start)
         await self._are_held_by(second)
         if chances.random() < 0.5:  # else it wakes up while the second one is about to begin
             await self._all_speak_again()
@@ -80,7 +81,7 @@ async def freeze(stack: Stack, fleet: Unsupervised, report: Report) -> None:
     report("seed", seed)
     chances, news = random.Random(seed), News()
     async with open_client(news) as client, open_journals(stack) as journals:
-        load = Load(stack, client, Questions(num_tokens=150), str(seed))
+        load = Load(stack, client, Questions(num_tokens=250), str(seed))
         expected = []
         for _ in range(ROUNDS):
             expected += [await Round(fleet, load, journals, news).run(chances)] * STREAMS

@@ -86,7 +86,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_streams_survive_the_kills_of_supervised_workers(tmp_path: Path, config: Path, report: Report) -> None:
     with running(tmp_path / "data", "--config", str(config), "--workers", str(WORKERS)) as stack:
-        asyncio.run(cut(stack, Supervised(stack), report))
+        asyncio.run(cut(stack, Supervised(stack, WORKERS), report))
         until(lambda: queue_state(stack) == QueueState(0, 0), "everything is settled")
 
 

@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from schemas.events import Finished
 from tests.conformance.driver import MAX_LOGIT_GAP, Driver
 from tests.support.counts import full_or
-from tests.support.models import find_model, why_no_llama
+from tests.support.models import find_model, why_no_llama, why_no_mlx, why_no_torch
 from tests.system.arrivals import Arrival, Client, News, open_client
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.fleets import Supervised
@@ -27,16 +28,10 @@ from tests.system.stack import Stack, running, until
 from workers.runners.base import RunnerSpec
 from workers.runners.registry import create_runner
 
-pytestmark = [
-    pytest.mark.llama,
-    pytest.mark.slow,
-    pytest.mark.timeout(full_or(900, reduced=120)),
-    pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or ""),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(full_or(900, reduced=120))]
 
 MODEL = "smollm2-135m"
-CUTS = full_or(20, reduced=2)
-NUM_TOKENS = 60
+WORKERS = 2
 PROMPTS = (
     "The history of the printing press begins",
     "Once upon a time, in a village by the sea,",
@@ -44,6 +39,43 @@ PROMPTS = (
     "Les montagnes sont hautes et la neige",
 )
 Report = Callable[[str, object], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How many answers of how many tokens are cut on a backend, not after token `max_cut`; settings of the model."""
+
+    backend: str
+    cuts: int
+    num_tokens: int
+    max_cut: int
+    settings: dict[str, int] = field(default_factory=dict)
+
+    def body(self, prompt: str) -> dict[str, object]:
+        return {"model": MODEL, "prompt": prompt, "max_tokens": self.num_tokens, "temperature": 0, "ignore_eos": True}
+
+
+LLAMA_CPP = Setup("llama_cpp", cuts=full_or(20, reduced=2), num_tokens=60, max_cut=44, settings={"threads": 1})
+TORCH = Setup("torch", cuts=full_or(20, reduced=1), num_tokens=60, max_cut=44, settings={"threads": 1})
+# On a processor it gives six tokens a second.
+MLX = Setup("mlx", cuts=full_or(8, reduced=1), num_tokens=12, max_cut=8)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            LLAMA_CPP, marks=[pytest.mark.llama, pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or "")]
+        ),
+        pytest.param(
+            TORCH, marks=[pytest.mark.torch, pytest.mark.skipif(bool(why_no_torch()), reason=why_no_torch() or "")]
+        ),
+        pytest.param(MLX, marks=[pytest.mark.mlx, pytest.mark.skipif(bool(why_no_mlx()), reason=why_no_mlx() or "")]),
+    ],
+    ids=lambda setup: setup.backend,
+)
+def setup(request: pytest.FixtureRequest) -> Setup:
+    found: Setup = request.param
+    return found
 
 
 @pytest.fixture
@@ -54,47 +86,44 @@ def model() -> Path:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, model: Path) -> Iterator[Stack]:
+def stack(tmp_path: Path, model: Path, setup: Setup) -> Iterator[Stack]:
     config = tmp_path / "server.yaml"
-    config.write_text(
-        json.dumps({"models": {MODEL: {"source": str(model), "sequences": 4, "context": 256, "threads": 1}}})
-    )
-    with running(tmp_path / "data", "--config", str(config), "--workers", "2") as started:
+    settings = {"source": str(model), "sequences": 4, "context": 256, **setup.settings}
+    config.write_text(json.dumps({"models": {MODEL: settings}}))
+    options = ("--config", str(config), "--backend", setup.backend, "--workers", str(WORKERS))
+    with running(tmp_path / "data", *options) as started:
         yield started
 
 
 @pytest.fixture
-def undisturbed(model: Path) -> Iterator[Driver]:
+def undisturbed(model: Path, setup: Setup) -> Iterator[Driver]:
     """The engine to compare with, in this process."""
-    runner = create_runner("llama_cpp")
-    yield Driver(runner, runner.open(RunnerSpec(MODEL, str(model), context=256, sequences=2, threads=1)))
+    runner = create_runner(setup.backend)
+    yield Driver(runner, runner.open(RunnerSpec(MODEL, str(model), context=256, sequences=2, **setup.settings)))
     runner.close()
-
-
-def body(prompt: str) -> dict[str, object]:
-    return {"model": MODEL, "prompt": prompt, "max_tokens": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
 
 
 class Asking:
     """One answer at a time, so that up to the cut nothing but the prompt decides how it is computed."""
 
-    def __init__(self, stack: Stack, client: Client, journals: Journals, news: News) -> None:
+    def __init__(self, stack: Stack, setup: Setup, client: Client, journals: Journals, news: News) -> None:
         self._stack = stack
+        self._setup = setup
         self._client = client
         self._journals = journals
         self._news = news
-        self._fleet = Supervised(stack)
+        self._fleet = Supervised(stack, WORKERS)
         self.gaps: list[float] = []
 
     async def ask(self, prompt: str) -> Journal:
-        arrival = await self._client.ask(self._stack.url, body(prompt), key=f"whole {prompt}")
+        arrival = await self._client.ask(self._stack.url, self._setup.body(prompt), key=f"whole {prompt}")
         return await self._look(arrival)
 
     async def ask_and_kill(self, prompt: str, number: int, num_pieces: int) -> Journal:
         """Kill the worker that answers once so many pieces have come."""
         await self._fleet.restore()
         arrival, key = Arrival(), f"cut {number}"
-        asking = asyncio.create_task(self._client.ask(self._stack.url, body(prompt), key=key, into=arrival))
+        asking = asyncio.create_task(self._client.ask(self._stack.url, self._setup.body(prompt), key=key, into=arrival))
         await self._news.until(lambda: len(arrival.pieces) >= num_pieces)
         holders = await self._journals.holders([key])
         killed_at = time.monotonic()
@@ -110,7 +139,7 @@ class Asking:
         check_one_end(journal)
         assert arrival.is_whole
         assert arrival.text == journal.fold.text()
-        assert journal.fold.length == NUM_TOKENS
+        assert journal.fold.length == self._setup.num_tokens
         return journal
 
 
@@ -126,25 +155,27 @@ def distances_from_the_top(engine: Driver, prompt: str, journal: Journal) -> lis
     return [float(row.max() - row[token]) for row, token in zip(logits, end.token_ids, strict=True)]
 
 
-async def cut(stack: Stack, report: Report) -> list[tuple[str, Journal, Journal]]:
+async def cut(stack: Stack, setup: Setup, report: Report) -> list[tuple[str, Journal, Journal]]:
     """For each cut the prompt, and the journals of the undisturbed and of the cut answer."""
     seed = random.randrange(2**32)
     report("seed", seed)
     chances, news = random.Random(seed), News()
     async with open_client(news) as client, open_journals(stack) as journals:
-        asking = Asking(stack, client, journals, news)
-        whole = {prompt: await asking.ask(prompt) for prompt in PROMPTS[:CUTS]}
+        asking = Asking(stack, setup, client, journals, news)
+        whole = {prompt: await asking.ask(prompt) for prompt in PROMPTS[: setup.cuts]}
         found = []
-        for number in range(CUTS):
+        for number in range(setup.cuts):
             prompt = PROMPTS[number % len(PROMPTS)]
-            journal = await asking.ask_and_kill(prompt, number, chances.randrange(1, NUM_TOKENS - 15))
+            journal = await asking.ask_and_kill(prompt, number, chances.randint(1, setup.max_cut))
             found.append((prompt, whole[prompt], journal))
     report("gap", f"p50 {statistics.median(asking.gaps):.2f} s, max {max(asking.gaps):.2f} s")
     return found
 
 
-def test_a_cut_answer_goes_on_as_the_model_would(stack: Stack, undisturbed: Driver, report: Report) -> None:
-    found = asyncio.run(cut(stack, report))
+def test_a_cut_answer_goes_on_as_the_model_would(
+    stack: Stack, setup: Setup, undisturbed: Driver, report: Report
+) -> None:
+    found = asyncio.run(cut(stack, setup, report))
     until(lambda: queue_state(stack) == QueueState(0, 0), "everything is settled")
     worst, num_equal = 0.0, 0
     for prompt, whole, journal in found:

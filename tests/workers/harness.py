@@ -16,6 +16,7 @@ from schemas.events import Accepted
 from schemas.requests import Endpoint, GenerateRequest, Identity, SamplingParams, TextPrompt
 from tests.conftest import Broker
 from workers.config import WorkerConfig, WorkerModel
+from workers.engine.config import FairnessConfig
 from workers.intake import Intake
 from workers.metrics import WorkerMetrics
 from workers.probation import Probation
@@ -98,9 +99,10 @@ async def intake(
     slots: int = 4,
     pull: bool = True,
     stuck_step_s: float = 60.0,
+    fairness: FairnessConfig | None = None,
 ) -> AsyncIterator[Intake]:
     """A worker's intake that serves model `echo`, with the cancels it must hear."""
-    config = WorkerConfig(worker_id, (), stuck_step_s=stuck_step_s)
+    config = WorkerConfig(worker_id, (), stuck_step_s=stuck_step_s, fairness=fairness or FairnessConfig())
     spec = RunnerSpec(model_id="echo", source=source, sequences=slots)
     model = WorkerModel(spec, "echo", "test", max_output_tokens=1024)
     made = Intake(broker.worker, Transitions(broker.worker, worker_id), config, model, WorkerMetrics(), Probation())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.claims import Claim
+from broker.claims import Claim, ClaimOutcome
 from broker.lease import Lease
 from broker.records import Record, get_record, read_records
 from broker.subjects import (
@@ -456,3 +456,50 @@ async def test_what_cannot_be_claimed_for_want_of_room_goes_back_to_the_queue(
         assert await end_of(view) == expected
         await edge.queue_is_empty()
         assert worker.credit == worker.slots
+
+
+async def test_everything_delivered_is_in_hand_until_it_is_settled(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_claim = asyncio.Event()
+    acquire = Claim.acquire
+
+    async def acquire_later(claim: Claim) -> ClaimOutcome:
+        await may_claim.wait()
+        return await acquire(claim)
+
+    monkeypatch.setattr(Claim, "acquire", acquire_later)
+    async with intake(broker) as worker:
+        view = await edge.submit(edge.request())
+        await until(lambda: worker.credit < worker.slots)
+        assert await worker.in_hand() == {1}  # not claimed
+        assert view.fold.started is None
+        may_claim.set()
+        await tokens(view, 1)
+        assert await worker.in_hand() == {1}
+        await end_of(view)
+        await edge.queue_is_empty()
+        await until(lambda: worker.credit == worker.slots)
+        assert await worker.in_hand() == set()
+
+
+async def test_what_comes_back_later_is_in_hand_meanwhile(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an edge would take it for lost, and have it delivered before its time."""
+    monkeypatch.setattr("workers.session.UNFIT_DELAY_S", 0.2)
+    monkeypatch.setattr("workers.intake.TAKEN_AGAIN_S", 0.0)
+    deliveries = []
+    take = Intake._take
+    monkeypatch.setattr(Intake, "_take", lambda self, lease: (deliveries.append(lease), take(self, lease))[1])
+    async with intake(broker, "w1"):
+        view = await edge.submit(edge.request())
+        await tokens(view, 5)
+    async with intake(broker, "w2", source="echo:random?seed=2") as other:
+        await until(lambda: len(deliveries) == 2 and other.credit == other.slots)
+        assert deliveries[1].delay_s == 0.2
+        assert await other.in_hand() == {1}
+        await edge.hub.end(EDGE, view.request_id, Cancelled("client_gone"))
+        await edge.queue_is_empty()
+        await until(lambda: not other._leases)
+        assert await other.in_hand() == set()

@@ -22,6 +22,7 @@ class ChatServer:
     pieces: tuple[str, ...] = ("Hel", "lo")
     prompt_tokens: int = 5
     completion_tokens: int = 64
+    cached_tokens: int | None = None
     failing: dict[int, bytes] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     num_connections: int = 0
@@ -63,7 +64,9 @@ class ChatServer:
     def _payloads(self) -> Iterator[bytes]:
         for piece in ("", *self.pieces):
             yield json.dumps({"choices": [{"index": 0, "text": piece}], "usage": None}).encode()
-        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        usage: dict[str, Any] = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        if self.cached_tokens is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
         yield json.dumps({"choices": [], "usage": usage}).encode()
         yield b"[DONE]"
 

@@ -7,15 +7,33 @@ from ops.bench.answer import Sample
 from ops.bench.closed_loop import LoopResult
 from ops.bench.document import Model, Report
 from ops.bench.host import Host
-from ops.bench.plan import BenchPlan, Load
+from ops.bench.plan import BenchPlan, Load, PeerPaths
 from ops.bench.summary import Summary
 from ops.bench.turns import Results
 
 HOST = Host("Some CPU", 2, {"avx2": True, "avx512_bf16": False, "amx_tile": False}, 8 * 2**30, 0.1, "Linux 6", "3.11")
 
 
-def plan(arms: tuple[str, ...] = ("ours", "llama-server"), *, model: Path | None = None, rounds: int = 2) -> BenchPlan:
-    return BenchPlan(model, arms, (1, 8), rounds, requests=4, max_tokens=8, threads=2, context=256)
+def plan(
+    arms: tuple[str, ...] = ("ours", "llama-server"),
+    *,
+    model: Path | None = None,
+    rounds: int = 2,
+    shared: int = 0,
+    peers: PeerPaths | None = None,
+) -> BenchPlan:
+    return BenchPlan(
+        model,
+        arms,
+        (1, 8),
+        shared,
+        rounds,
+        requests=4,
+        max_tokens=8,
+        threads=2,
+        context=256,
+        peers=peers or PeerPaths(),
+    )
 
 
 def sample(
@@ -30,14 +48,13 @@ def loop_result(*samples: Sample, wall_s: float = 2.0, max_tokens: int = 5) -> L
     return LoopResult(Load(1, len(samples), max_tokens), samples, wall_s, generator_cpu_s=0.1)
 
 
-def summary(
-    tokens_per_s: float, *, concurrency: int = 1, ttft_ms: float = 100.0, tpot_ms: float | None = 5.0
-) -> Summary:
+def summary(tokens_per_s: float, *, load: str = "c=1", ttft_ms: float = 100.0, tpot_ms: float | None = 5.0) -> Summary:
     return Summary(
-        concurrency=concurrency,
+        load=load,
         num_requests=4,
         num_short=0,
         prompt_tokens=51.0,
+        cached_tokens=12.0,
         output_tokens=32,
         wall_s=32 / tokens_per_s,
         output_tokens_per_s=tokens_per_s,

@@ -12,7 +12,7 @@ import pytest
 
 from ops.bench.command import run
 
-ECHO = ("--arms", "echo", "--concurrency", "2", "--requests", "2", "--max-tokens", "8")
+ECHO = ("--arms", "echo", "--concurrency", "2", "--shared", "0", "--requests", "2", "--max-tokens", "8")
 
 
 def command(*arguments: str) -> list[str]:
@@ -22,10 +22,12 @@ def command(*arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["--arms", "ours,vllm"], 2, "'vllm' is not one of ours, llama-server"),
+        (["--arms", "ours,ollama"], 2, "'ollama' is not one of ours, ours-llama, ours-torch, ours-mlx, llama-server"),
         (["--concurrency", "1,x"], 2, "'1,x' is not a list of numbers above 0"),
         (["--concurrency", "0"], 2, "'0' is not a list of numbers above 0"),
-        (["--max-tokens", "200"], 2, "--context must be at least 360"),
+        (["--shared", "0", "--max-tokens", "200", "--context", "256"], 2, "--context must be at least 360"),
+        (["--context", "256"], 2, "--context must be at least 632"),
+        (["--arms", "vllm"], 3, "error: arm vllm: --vllm-model does not name a folder"),
         (["--model", "/no/such.gguf"], 3, "error: model /no/such.gguf: No such file or directory"),
         (["--model", "echo"], 3, "one GGUF file"),
         (["--arms", "llama-server", "--llama-server", "/no/such"], 3, "error: arm llama-server:"),
@@ -50,7 +52,7 @@ def test_echo_arm_from_start_to_tables(tmp_path: Path) -> None:
     (table,) = tmp_path.glob("bench-*.md")
     assert table.read_text() == done.stdout.rstrip("\n") + "\n"
     (record,) = tmp_path.glob("bench-*.json")
-    rounds = json.loads(record.read_text())["rounds"]["echo"]["2"]
+    rounds = json.loads(record.read_text())["rounds"]["echo"]["c=2"]
     assert [(one["output_tokens"], one["num_short"]) for one in rounds] == [(320, 0)]
 
 

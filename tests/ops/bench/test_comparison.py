@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.bench.comparison import by_concurrency, medians, ratios, server_cpu_ms_per_token
+from ops.bench.comparison import by_load, medians, ratios, server_cpu_ms_per_token
 from tests.ops.bench.figures import summary
 
 
@@ -29,10 +29,10 @@ def test_a_round_that_one_side_did_not_finish_does_not_count() -> None:
     assert (found["output_tokens_per_s"].low, found["output_tokens_per_s"].high) == (2.0, 2.0)
 
 
-def test_only_common_concurrencies_are_compared() -> None:
-    ours = {1: [summary(100)], 8: [summary(200, concurrency=8)]}
-    found = by_concurrency(ours, {8: [summary(100, concurrency=8)], 32: []})
-    assert list(found) == [8]
+def test_only_common_loads_are_compared() -> None:
+    ours = {"c=1": [summary(100)], "c=8": [summary(200)]}
+    found = by_load(ours, {"c=8": [summary(100)], "c=32": []})
+    assert list(found) == ["c=8"]
 
 
 def test_processor_time_of_an_output_token() -> None:

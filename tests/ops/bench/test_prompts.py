@@ -3,7 +3,8 @@
 from itertools import islice
 from statistics import fmean
 
-from ops.bench.prompts import prompt, prompts
+from ops.bench.plan import SHARED_PROMPT_ROOM
+from ops.bench.prompts import prompt, prompts, prompts_that_share, shared_prefix
 
 # English text has 4.6 bytes a token with the tokenizers of small models.
 BYTES_PER_TOKEN = 4.6
@@ -33,3 +34,17 @@ def test_prompts_have_about_51_tokens() -> None:
 
 def test_a_number_always_has_the_same_prompt() -> None:
     assert prompt(1234) == prompt(1234) == next(islice(prompts(), 1234, None))
+
+
+def test_the_shared_prefix_has_300_words_and_a_different_question_behind_it() -> None:
+    texts = list(islice(prompts_that_share(), NUM_CHECKED))
+    prefix = shared_prefix()
+    assert len(prefix.split()) == 300
+    assert all(text.startswith(prefix + " ") for text in texts)
+    assert len(set(texts)) == NUM_CHECKED
+    assert max(len(text.encode()) for text in texts) / BYTES_PER_TOKEN < 0.9 * SHARED_PROMPT_ROOM
+
+
+def test_no_other_prompt_begins_like_the_shared_prefix() -> None:
+    beginning = shared_prefix().split()[:2]
+    assert all(text.split()[:2] != beginning for text in islice(prompts(), 992))

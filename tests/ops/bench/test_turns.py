@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ops.bench.arm import Server
 from ops.bench.errors import ArmFailed
+from ops.bench.prompts import shared_prefix
 from ops.bench.turns import Results, run_turns
 from tests.ops.bench.chat_server import ChatServer, running
 from tests.ops.bench.figures import plan
@@ -55,8 +56,8 @@ async def test_arms_take_turns() -> None:
     await run_turns(arms, plan(rounds=2), results, lambda _: None)
     assert log == ["start a", "stop a", "start b", "stop b"] * 2
     assert {arm: {count: len(each) for count, each in loads.items()} for arm, loads in results.rounds.items()} == {
-        "a": {1: 2, 8: 2},
-        "b": {1: 2, 8: 2},
+        "a": {"c=1": 2, "c=8": 2},
+        "b": {"c=1": 2, "c=8": 2},
     }
     assert results.facts == {"a": {"is": "a"}, "b": {"is": "b"}}
     assert results.failures == {}
@@ -71,6 +72,16 @@ async def test_every_turn_has_the_same_prompts_each_once() -> None:
     assert len(first) == len(set(first)) == 8 + 4 + 16
 
 
+async def test_the_last_load_shares_a_prefix_that_nobody_has_seen() -> None:
+    chat, results = ChatServer(cached_tokens=3), Results()
+    await run_turns([LocalArm("a", [chat], [])], plan(rounds=1, shared=2), results, lambda _: None)
+    shares = [request["prompt"].startswith(shared_prefix()) for request in chat.requests]
+    assert shares == [False] * (8 + 4 + 16) + [True] * 4
+    assert len({request["prompt"] for request in chat.requests}) == len(shares)
+    (summary,) = results.rounds["a"]["shared c=2"]
+    assert (summary.num_requests, summary.cached_tokens) == (4, 3)
+
+
 async def test_a_failed_arm_is_left_out_of_later_rounds() -> None:
     log: list[str] = []
     results = Results()
@@ -80,8 +91,8 @@ async def test_a_failed_arm_is_left_out_of_later_rounds() -> None:
     assert log == ["start a", "start b", "stop b", "start b", "stop b"]
     assert results.failures["a"].startswith("round 1: c=8: the connection broke in mid-answer")
     assert results.failures["a"].endswith("(signal SIGSEGV)")
-    assert list(results.rounds["a"]) == [1]
-    assert len(results.rounds["b"][8]) == 2
+    assert list(results.rounds["a"]) == ["c=1"]
+    assert len(results.rounds["b"]["c=8"]) == 2
 
 
 async def test_an_arm_that_does_not_start_fails() -> None:
@@ -96,4 +107,4 @@ async def test_a_quick_arm_gets_more_requests() -> None:
     arm.num_repeats = 3
     results = Results()
     await run_turns([arm], plan(rounds=1), results, lambda _: None)
-    assert {count: each[0].num_requests for count, each in results.rounds["a"].items()} == {1: 12, 8: 48}
+    assert {count: each[0].num_requests for count, each in results.rounds["a"].items()} == {"c=1": 12, "c=8": 48}

@@ -6,14 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.bench.weights import weights_format
-
-
-def string(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
-
-
-def entry(key: str, kind: int, value: bytes) -> bytes:
-    return string(key) + struct.pack("<I", kind) + value
+from tests.support.gguf import entry, string, written
 
 
 def file_type(number: int) -> bytes:
@@ -28,12 +21,6 @@ BEFORE = (
     entry("scores", 9, struct.pack("<IQ", 6, 3) + struct.pack("<3f", 1, 2, 3)),
     entry("nested", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 0, 2) + b"\x01\x02"),
 )
-
-
-def written(folder: Path, *entries: bytes) -> Path:
-    path = folder / "model.gguf"
-    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(entries)) + b"".join(entries))
-    return path
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "F32"), (3, "Q4_1"), (7, "Q8_0"), (15, "Q4_K_M"), (32, "BF16")])

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.system.stack import KEY, Stack, free_port
+from tests.support.ports import free_port
+from tests.system.stack import KEY, Stack
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

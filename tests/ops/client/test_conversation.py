@@ -57,6 +57,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(server: Server) -> Non
     arguments = ["chat", "-i", "--host", "127.0.0.1", "--port", str(server.http.server_port)]
     pid, terminal = pty.fork()
     if pid == 0:
+        # Ignored in what a shell runs in the background, the suite for instance, and inherited from there.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execve(sys.executable, [sys.executable, "-m", "ops.cli.inferctl", *arguments], environ)
     with open(terminal, "r+b", buffering=0) as screen:
         for question in (b"a question", b"another"):

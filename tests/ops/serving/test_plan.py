@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from ops.errors import CannotStart
-from ops.serving import backends, plan, sources
-from ops.serving.plan import DEMO_ECHO, plan_models
+from ops.serving import plan, sources
+from ops.serving.plan import DEMO_ECHO, plan_models, refuse_mixture
 from ops.serving.sources import SourceKind, resolve
 from ops.settings.loader import load
 from ops.settings.settings import Settings
+from tests.ops.serving.machines import machine
 
-HERE: dict[str, str | None] = {"llama_cpp": None, "torch": None, "mlx": "not installed", "echo": None}
+HERE = machine(obstacles={"mlx": "not installed"})
 
 
 def settings(*flags: str, **environ: str) -> Settings:
@@ -26,14 +27,6 @@ def gguf(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def obstacles(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """What stands in the way of each backend; the test changes it."""
-    table = dict(HERE)
-    monkeypatch.setattr(backends, "backend_obstacles", lambda: table)
-    return table
-
-
 def install_package(monkeypatch: pytest.MonkeyPatch, source: sources.Source | None) -> None:
     def find(text: str) -> sources.Source:
         if not text.startswith("pkg:"):
@@ -45,11 +38,9 @@ def install_package(monkeypatch: pytest.MonkeyPatch, source: sources.Source | No
     monkeypatch.setattr(plan, "resolve", find)
 
 
-def test_without_a_model_the_packaged_one_is_served(
-    monkeypatch: pytest.MonkeyPatch, obstacles: dict[str, str | None], gguf: Path
-) -> None:
+def test_without_a_model_the_packaged_one_is_served(monkeypatch: pytest.MonkeyPatch, gguf: Path) -> None:
     install_package(monkeypatch, sources.Source(SourceKind.GGUF, str(gguf)))
-    (model,) = plan_models(settings())
+    (model,) = plan_models(settings(), HERE)
     assert (model.settings.id, model.backend, model.source.location) == ("smollm2-135m", "llama_cpp", str(gguf))
     assert model.card().default
 
@@ -62,24 +53,22 @@ def test_a_models_card_carries_what_may_wait_for_it(given: str | None, carried: 
 
 
 def test_without_a_model_and_without_the_package_echo_says_why(
-    monkeypatch: pytest.MonkeyPatch, obstacles: dict[str, str | None]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install_package(monkeypatch, None)
-    (model,) = plan_models(settings())
+    (model,) = plan_models(settings(), HERE)
     assert (model.settings.id, model.backend) == ("echo", "echo")
     assert "is not installed" in model.reason
 
 
-def test_without_a_model_and_without_its_backend_echo_says_why(
-    monkeypatch: pytest.MonkeyPatch, obstacles: dict[str, str | None], gguf: Path
-) -> None:
+def test_without_a_model_and_without_its_backend_echo_says_why(monkeypatch: pytest.MonkeyPatch, gguf: Path) -> None:
     install_package(monkeypatch, sources.Source(SourceKind.GGUF, str(gguf)))
-    obstacles.update(llama_cpp="no compiler", torch="not installed")
-    (model,) = plan_models(settings())
+    bare = machine(obstacles=dict.fromkeys(("llama_cpp", "torch", "mlx"), "no compiler"))
+    (model,) = plan_models(settings(), bare)
     assert model.backend == "echo"
     assert "no compiler" in model.reason
     with pytest.raises(CannotStart, match="no compiler"):
-        plan_models(settings("--backend", "llama_cpp"))
+        plan_models(settings("--backend", "llama_cpp"), bare)
 
 
 def test_echo_is_served_under_its_own_name_only(gguf: Path) -> None:
@@ -89,34 +78,47 @@ def test_echo_is_served_under_its_own_name_only(gguf: Path) -> None:
         plan_models(settings("--backend", "echo", "--model", str(gguf)))
 
 
-def test_auto_takes_the_first_of_the_order_that_can(gguf: Path, obstacles: dict[str, str | None]) -> None:
-    (model,) = plan_models(settings("--model", str(gguf), BACKEND_PRIORITY="mlx,torch,llama_cpp"))
-    assert model.backend == "torch"
-    assert "mlx: not installed" in model.reason
-
-
-def test_native_backends_may_be_preferred_or_required(gguf: Path, obstacles: dict[str, str | None]) -> None:
-    (model,) = plan_models(settings("--model", str(gguf), BACKEND_PREFER_NATIVE="true"))
-    assert model.backend == "torch"
-    obstacles["torch"] = "not installed"
-    (model,) = plan_models(settings("--model", str(gguf), BACKEND_PREFER_NATIVE="true"))
-    assert model.backend == "llama_cpp"
-    with pytest.raises(CannotStart, match="allow_llama_fallback"):
-        plan_models(settings("--model", str(gguf), BACKEND_ALLOW_LLAMA_FALLBACK="false"))
-
-
-def test_an_explicit_backend_that_is_absent_says_how_to_get_it(gguf: Path, obstacles: dict[str, str | None]) -> None:
+def test_an_explicit_backend_that_is_absent_says_how_to_get_it(gguf: Path) -> None:
     with pytest.raises(CannotStart, match="tiny: backend mlx: not installed"):
-        plan_models(settings("--model", str(gguf), "--backend", "mlx"))
+        plan_models(settings("--model", str(gguf), "--backend", "mlx"), HERE)
 
 
-def test_a_backend_that_does_not_read_the_format_is_refused(tmp_path: Path, obstacles: dict[str, str | None]) -> None:
-    (tmp_path / "config.json").write_text("{}")
+def test_what_the_files_say_of_the_model_counts(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CannotStart, match="cannot serve"):
-        plan_models(settings("--model", str(tmp_path), "--backend", "llama_cpp"))
-    (model,) = plan_models(settings("--model", str(tmp_path)))
+    for config, architecture in (('{"model_type": "qwen2"}', "qwen2"), ("{}", None), ("{", None), ("[]", None)):
+        (tmp_path / "config.json").write_text(config)
+        assert resolve(str(tmp_path)) == (SourceKind.FOLDER, str(tmp_path), architecture)
+    (model,) = plan_models(settings("--model", str(tmp_path)), HERE)
     assert (model.backend, model.source.kind) == ("torch", SourceKind.FOLDER)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    (model,) = plan_models(settings("--model", str(tmp_path)), HERE)
+    assert "torch: has no code for architecture gpt_neox" in model.reason
+
+
+def test_some_of_the_models_can_be_planned_alone(gguf: Path) -> None:
+    both = settings(MODELS=f"id=a,path={gguf};id=b,path=/absent.gguf")
+    assert [model.settings.id for model in plan_models(both, HERE, only=["a"])] == ["a"]
+    with pytest.raises(CannotStart, match=r"/absent\.gguf"):
+        plan_models(both, HERE)
+    with pytest.raises(CannotStart, match="no model 'c' is configured"):
+        plan_models(both, HERE, only=["c"])
+    with pytest.raises(CannotStart, match=r"no model 'ecko' is configured .did you mean 'echo'"):
+        plan_models(settings("--backend", "echo"), HERE, only=["ecko"])
+
+
+def test_pages_of_kv_are_refused_where_no_backend_has_them(gguf: Path) -> None:
+    models = {"MODELS": f"id=a,path={gguf},backend=torch;id=b,path=echo", "KV_CPU_PAGES": "64"}
+    assert [model.backend for model in plan_models(settings(**models), HERE)] == ["torch", "echo"]
+    assert [model.backend for model in plan_models(settings(**models), HERE, only=["b"])] == ["echo"]
+    with pytest.raises(CannotStart, match=r"runtime\.paged_kv\.cpu_pages is set"):
+        plan_models(settings("--model", str(gguf), KV_CPU_PAGES="64"), HERE)
+
+
+def test_one_worker_serves_models_of_one_backend(gguf: Path) -> None:
+    mixed = plan_models(settings(MODELS=f"id=a,path={gguf};id=b,path=echo;id=c,path={gguf},backend=torch"), HERE)
+    refuse_mixture(mixed[:2])
+    with pytest.raises(CannotStart, match="cannot serve a on llama_cpp, b on echo, c on torch: start one for each"):
+        refuse_mixture(mixed)
 
 
 @pytest.mark.parametrize(

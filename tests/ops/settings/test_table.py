@@ -10,6 +10,7 @@ server.max_prompts server.cors_origins server.unknown_parameters server.body_buf
 server.slow_reader_timeout_s nats.url nats.embedded nats.replicas nats.credentials
 runtime.backend_priority runtime.backend_exposure.prefer_native runtime.backend_exposure.allow_llama_fallback
 runtime.fairness.enable_preemption runtime.fairness.high_priority_threshold runtime.fairness.max_timeslice_tokens
+runtime.parked_kv_bytes
 runtime.speculative_decoding.enabled runtime.speculative_decoding.draft_model
 runtime.speculative_decoding.max_prefill_tokens runtime.speculative_decoding.chunk_size runtime.paged_kv.cpu_pages
 runtime.paged_kv.eviction runtime.prefix_cache.enabled runtime.prefix_cache.scope runtime.nvme_offload.path
@@ -51,5 +52,6 @@ def test_defaults_the_contract_names() -> None:
     assert defaults["server.status_hold_s"] == 10
     assert defaults["server.max_prompts"] == 64
     assert defaults["runtime.fairness.high_priority_threshold"] == 5
+    assert defaults["runtime.fairness.enable_preemption"] is False
     assert defaults["runtime.fairness.max_timeslice_tokens"] == 0
     assert MODEL_FIELDS["max_output_tokens"].default == 1024

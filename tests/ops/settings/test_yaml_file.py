@@ -26,7 +26,7 @@ def read(folder: Path, text: str) -> object:
         ("models:\n  a:\n    sauce: x\n", ["models.a.sauce", "server.yaml:3", "'source'"]),
         ("models:\n- source: echo\n", ["without id"]),
         ("models:\n- {id: a, source: echo}\n- {id: a, source: echo}\n", ["'a' twice"]),
-        ("runtime:\n  prefix_cache:\n    enabled: true\n", ["not available in this version", "server.yaml:3"]),
+        ("runtime:\n  nvme_offload:\n    workers: 2\n", ["not available in this version", "server.yaml:3"]),
         ("- 1\n", ["map"]),
         ("server:\n  http_port: &a [*a]\n", ["server.yaml", "recursive"]),
     ],

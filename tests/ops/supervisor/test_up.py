@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.conftest import until_ready_is_printed
-from tests.system.stack import Stack, alive, fetch, free_port, running, until
+from tests.support.ports import free_port
+from tests.system.stack import Stack, alive, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -39,7 +39,6 @@ def test_ready_says_what_runs(stack: Stack) -> None:
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--backend", "echo") as stack:
-        until_ready_is_printed(stack)
         children = stack.pids()
         assert stack.process is not None
         stack.process.send_signal(signal.SIGINT)
@@ -142,7 +141,6 @@ def test_a_second_signal_forces(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "data", "--model", "echo:repeat?rate=1")
     try:
         stack.start()
-        until_ready_is_printed(stack)
         children = stack.pids()
         body = json.dumps({"model": "echo", "prompt": "slow " * 100, "max_tokens": 500, "stream": True})
         curl = [sys.executable, "-c", _POST, f"{stack.url}/v1/completions", body]

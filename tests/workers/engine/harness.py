@@ -1,5 +1,6 @@
 """Driving the engine in tests: step by step without its thread, or with it."""
 
+import time
 from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any
@@ -35,6 +36,12 @@ class Answer:
     error: ServingError | None = None
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Prompt and completion tokens, which do not depend on what was computed before."""
+        assert self.usage is not None
+        return self.usage[:2]
+
+    @property
     def text(self) -> str:
         return "".join(self.pieces)
 
@@ -59,12 +66,13 @@ class Answer:
 
 
 def request(request_id: str, prompt: Prompt | str, *, priority: PriorityClass = PriorityClass.NORMAL, **params: Any):
-    """A request with a seed made of its id; `resume` among the keywords goes to the request."""
+    """A request with a seed made of its id; `resume` and `tenant` among the keywords go to the request."""
     resume: Resume | None = params.pop("resume", None)
+    tenant: str = params.pop("tenant", "")
     params.setdefault("seed", sum(request_id.encode()))
     if isinstance(prompt, str):
         prompt = TextPrompt(prompt)
-    return EngineRequest(request_id, prompt, SamplingParams(**params), priority, resume)
+    return EngineRequest(request_id, prompt, SamplingParams(**params), priority, resume, tenant=tenant)
 
 
 def chat(*contents: str, continue_last: bool = False) -> ChatPrompt:
@@ -78,10 +86,12 @@ class Steps:
     """A stepper on the echo runner (or another), driven by hand."""
 
     def __init__(self, source: str = "echo:random", *, runner: ModelRunner | None = None, **limits: Any) -> None:
-        config = EngineConfig(**{key: limits.pop(key) for key in ("max_output_tokens",) if key in limits})
+        names = ("max_output_tokens", "fairness", "kv")
+        config = EngineConfig(**{key: limits.pop(key) for key in names if key in limits})
+        clock = limits.pop("clock", time.monotonic)
         self.runner = runner or EchoRunner()
         self.opened: Opened = self.runner.open(RunnerSpec("echo", source, **limits))
-        self.stepper = Stepper(self.runner, self.opened, config)
+        self.stepper = Stepper(self.runner, self.opened, config, clock=clock)
         self.answers: dict[str, Answer] = {}
         self.batches: list[list[tuple[str, int]]] = []
 
@@ -93,6 +103,7 @@ class Steps:
 
     def cancel(self, request_id: str) -> None:
         self.stepper.cancel(request_id)
+        self.stepper.check_integrity()
 
     def step(self) -> None:
         plan = self.stepper.schedule()
@@ -100,6 +111,7 @@ class Steps:
             self.batches.append([(item.sequence.request_id, item.num_tokens) for item in plan.items])
             self.stepper.commit(plan, self.stepper.forward(plan))
         self._collect()
+        self.stepper.check_integrity()
 
     def drain(self, limit: int = 20_000) -> None:
         for _ in range(limit):
@@ -115,13 +127,13 @@ class Steps:
 
     @property
     def free_handles(self) -> int:
-        """Counted by taking them all."""
+        """What a new sequence could have: free ones, counted by taking them all, and those of cached KV."""
         taken = []
         while (handle := self.runner.create()) is not None:
             taken.append(handle)
         for handle in taken:
             self.runner.release(handle)
-        return len(taken)
+        return len(taken) + self.stepper.scheduler.kv.num_cached_handles
 
     def _collect(self) -> None:
         for emission in self.stepper.take_emissions():

@@ -1,19 +1,29 @@
-"""Any order of submissions, cancellations and steps: every answer right, everything given back."""
+"""Any order of submissions, cancellations, refusals and steps, over any kind of KV: every answer right, everything
+given back, and at every moment each handle free, held by one sequence, or cached.
+"""
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from schemas.requests import PriorityClass
+from schemas.requests import PriorityClass, TokenPrompt
 from tests.support.counts import full_or
+from tests.support.echo_kinds import EchoKind
 from tests.workers.engine.harness import Answer, Steps, request
+from workers.engine.config import FairnessConfig
+from workers.engine.fairness import MAX_PREEMPTIONS
 from workers.engine.messages import EngineRequest, Resume
 from workers.engine.sequence import SequenceState
+from workers.kv.audit import audit
+from workers.kv.config import CacheScope, Eviction, KvConfig
+from workers.runners.base import ForkKind
 
 SEQUENCES = 4
+CONTEXT = 150
+TEXT = [(7 * place * place + 3 * place) % 26 + 97 for place in range(CONTEXT)]
 
-pytestmark = pytest.mark.timeout(full_or(600, reduced=60))
+pytestmark = pytest.mark.timeout(full_or(1200, reduced=60))
 
 
 class Schedules(RuleBasedStateMachine):
@@ -23,31 +33,87 @@ class Schedules(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.wholes: dict[str, Answer] = {}
         self.cuts: dict[str, int] = {}
+        self.has_refused = False
+        self.now = 0.0
 
     @initialize(
-        batch_tokens=st.sampled_from([4, 7, 64]), kv_tokens=st.sampled_from([150, 300, 10_000]), seed=st.integers(0, 99)
+        batch_tokens=st.sampled_from([4, 7, 64]),
+        kv_tokens=st.sampled_from([160, 300, 480, 10_000]),
+        seed=st.integers(0, 99),
+        fork=st.sampled_from(ForkKind),
+        page_size=st.sampled_from([None, 16]),
+        spare=st.sampled_from([0, 3]),
+        can_truncate=st.sampled_from([True, True, True, False]),
+        scope=st.sampled_from(CacheScope),
+        eviction=st.sampled_from(Eviction),
+        is_cached=st.sampled_from([True, True, True, False]),
+        is_preempting=st.booleans(),
+        timeslice=st.sampled_from([0, 0, 3, 12]),
+        parked_kv_bytes=st.sampled_from([0, 400, 2**20]),
     )
-    def open(self, batch_tokens: int, kv_tokens: int, seed: int) -> None:
+    def open(
+        self,
+        batch_tokens: int,
+        kv_tokens: int,
+        seed: int,
+        fork: ForkKind,
+        page_size: int | None,
+        spare: int,
+        can_truncate: bool,
+        scope: CacheScope,
+        eviction: Eviction,
+        is_cached: bool,
+        is_preempting: bool,
+        timeslice: int,
+        parked_kv_bytes: int,
+    ) -> None:
         self.source = f"echo:random?seed={seed}"
+        self.runner = EchoKind(fork, page_size=page_size, spare=spare, can_truncate=can_truncate)
+        self.num_handles = SEQUENCES + spare
         self.steps = Steps(
-            f"{self.source}&kv_tokens={kv_tokens}", context=150, sequences=SEQUENCES, batch_tokens=batch_tokens
+            f"{self.source}&kv_tokens={kv_tokens}",
+            runner=self.runner,
+            context=CONTEXT,
+            sequences=SEQUENCES,
+            batch_tokens=batch_tokens,
+            kv=KvConfig(is_cached, scope, eviction),
+            fairness=FairnessConfig(is_preempting, timeslice, parked_kv_bytes),
+            clock=lambda: self.now,
         )
+        self.timeslice = timeslice
+        self.parked_kv_bytes = parked_kv_bytes
+        self.scheduler = self.steps.stepper.scheduler
 
     @rule(
-        size=st.integers(1, 120),
+        shared=st.integers(0, 110),
+        own=st.integers(1, 20),
         max_tokens=st.integers(1, 60),
         priority=st.sampled_from(PriorityClass),
         temperature=st.sampled_from([0.0, 0.9]),
         resume=st.integers(0, 30),
+        tenant=st.sampled_from(["a", "b"]),
     )
-    def submit(self, size: int, max_tokens: int, priority: PriorityClass, temperature: float, resume: int) -> None:
+    def submit(self, shared: int, own: int, resume: int, **params: object) -> None:
+        """A prompt that begins as others do, perhaps with the start of an answer that an earlier run gave."""
+        prompt = TEXT[:shared] + [65 + len(self.requests) % 26] * own
+        self.take(prompt, resume, params)
+
+    @rule(which=st.integers(0, 50), max_tokens=st.integers(1, 30), own=st.integers(0, 10))
+    def follow(self, which: int, max_tokens: int, own: int) -> None:
+        """The next turn of a conversation: an earlier prompt, its answer, and something new."""
+        if self.requests:
+            earlier = list(self.requests.values())[which % len(self.requests)]
+            assert isinstance(earlier.prompt, TokenPrompt)
+            prompt = [*earlier.prompt.token_ids, *self.wholes[earlier.request_id].token_ids, *[48] * own]
+            self.take(prompt[: CONTEXT - 20], 0, {"max_tokens": max_tokens, "tenant": earlier.tenant})
+
+    def take(self, prompt: list[int], resume: int, params: dict[str, object]) -> None:
         name = f"r{len(self.requests)}"
-        params = {"priority": priority, "max_tokens": max_tokens, "temperature": temperature, "stop": ("e ",)}
-        whole = self.expected(request(name, "p" * size, **params))
+        whole = self.expected(request(name, TokenPrompt(tuple(prompt)), stop=("e ",), **params))
         cut = min(resume, len(whole.token_ids))
         self.wholes[name], self.cuts[name] = whole, cut
         resume_from = Resume(whole.token_ids[:cut], whole.pieces[:cut]) if cut else None
-        self.requests[name] = request(name, "p" * size, resume=resume_from, **params)
+        self.requests[name] = request(name, TokenPrompt(tuple(prompt)), resume=resume_from, stop=("e ",), **params)
         self.steps.add(self.requests[name])
 
     @rule(which=st.integers(0, 50))
@@ -63,24 +129,54 @@ class Schedules(RuleBasedStateMachine):
         for _ in range(count):
             self.steps.step()
 
+    @rule(seconds=st.floats(1, 100))
+    def wait(self, seconds: float) -> None:
+        """Those that wait grow older."""
+        self.now += seconds
+
+    @rule()
+    def abort_a_pass(self) -> None:
+        self.runner.num_aborts = 1
+        self.steps.step()
+
+    @rule(count=st.integers(1, 6))
+    def refuse_passes(self, count: int) -> None:
+        self.has_refused = True
+        self.runner.num_refusals = count
+        self.steps.step()
+
+    @rule(which=st.integers(0, 5))
+    def preempt(self, which: int) -> None:
+        if self.scheduler.running:
+            self.scheduler.preempt(self.scheduler.running[which % len(self.scheduler.running)])
+
+    @rule(count=st.integers(1, 8))
+    def evict(self, count: int) -> None:
+        for _ in range(count):
+            self.scheduler.kv.evict()
+
     @invariant()
     def books_balance(self) -> None:
         if not hasattr(self, "steps"):
             return
-        scheduler = self.steps.stepper.scheduler
-        running = scheduler.running
-        assert scheduler.num_reserved == sum(sequence.num_reserved for sequence in running)
-        assert scheduler.num_reserved <= self.steps.opened.capabilities.kv_token_budget
-        assert self.steps.free_handles == SEQUENCES - len(running)
+        running = self.scheduler.running
+        assert audit(self.scheduler.kv, self.runner) == []
+        assert self.runner.num_used <= self.scheduler.kv.num_reserved + self.scheduler.kv.num_cached
+        num_held = sum(sequence.handle is not None for sequence in running)
+        assert self.steps.free_handles == self.num_handles - num_held
+        assert len(running) <= SEQUENCES
         assert [sequence.order for sequence in running] == sorted(sequence.order for sequence in running)
-        for sequence in running:
-            assert sequence.state is SequenceState.RUNNING
-            assert sequence.handle is not None
-            assert self.steps.runner.length(sequence.handle) == sequence.num_computed
-        assert all(sequence.state is SequenceState.WAITING for sequence in scheduler.waiting)
+        assert all(sequence.state is SequenceState.RUNNING for sequence in running)
+        waiting = list(self.scheduler.waiting)
+        if not self.timeslice:
+            assert [sequence.order for sequence in waiting] == sorted(sequence.order for sequence in waiting)
+        assert self.scheduler.parking.num_bytes <= self.parked_kv_bytes
+        for sequence in (*running, *waiting):
+            assert sequence.num_preemptions <= (0 if sequence.priority is PriorityClass.HIGH else MAX_PREEMPTIONS)
+        assert all(sequence.state is SequenceState.WAITING and sequence.handle is None for sequence in waiting)
 
     def expected(self, source: EngineRequest) -> Answer:
-        [answer] = Steps(self.source, context=150).run(source)
+        [answer] = Steps(self.source, context=CONTEXT, kv=KvConfig(is_cached=False)).run(source)
         return answer
 
     def teardown(self) -> None:
@@ -90,17 +186,21 @@ class Schedules(RuleBasedStateMachine):
         for name, whole in self.wholes.items():
             answer = self.steps.answers[name]
             pieces = whole.pieces[: self.cuts[name]] + answer.pieces
-            if name in self.cancelled:
-                assert not answer.is_over
+            if name in self.cancelled or (self.has_refused and answer.error is not None):
+                assert answer.reason is None
                 assert pieces == whole.pieces[: len(pieces)]
             else:
-                assert (pieces, answer.reason, answer.usage) == (whole.pieces, whole.reason, whole.usage)
-        assert self.steps.free_handles == SEQUENCES
-        assert self.steps.stepper.scheduler.num_reserved == 0
-        assert len(self.steps.stepper.scheduler.waiting) == 0
+                assert (pieces, answer.reason, answer.counts) == (whole.pieces, whole.reason, whole.counts)
+        stats = self.steps.stepper.stats()
+        assert (stats.parked, stats.parked_bytes) == (0, 0)
+        assert self.scheduler.num_reserved == 0
+        assert len(self.scheduler.waiting) == 0
+        self.scheduler.kv.clear()
+        assert (self.runner.num_used, self.scheduler.kv.num_cached_handles) == (0, 0)
+        assert self.steps.free_handles == self.num_handles
 
 
 TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(
-    max_examples=full_or(200, reduced=30), stateful_step_count=full_or(40, reduced=20), deadline=None
+    max_examples=full_or(2000, reduced=60), stateful_step_count=full_or(40, reduced=25), deadline=None
 )

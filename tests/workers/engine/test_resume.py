@@ -25,7 +25,7 @@ def check_every_cut(prompt: Any, source: str = "echo:random", **params: Any) -> 
         rest = resumed(source, whole, cut, prompt, **params)
         assert rest.token_ids == whole.token_ids[cut:]
         assert rest.pieces == whole.pieces[cut:]
-        assert (rest.reason, rest.usage) == (whole.reason, whole.usage)
+        assert (rest.reason, rest.counts) == (whole.reason, whole.counts)
     return whole
 
 
@@ -112,4 +112,4 @@ def test_every_cut_of_any_request(
     for cut, rest in zip(cuts, engine.run(*requests), strict=True):
         assert whole.token_ids[:cut] + rest.token_ids == whole.token_ids
         assert whole.pieces[:cut] + rest.pieces == whole.pieces
-        assert (rest.reason, rest.usage) == (whole.reason, whole.usage)
+        assert (rest.reason, rest.counts) == (whole.reason, whole.counts)

@@ -31,7 +31,7 @@ def test_requests_that_join_and_leave_at_any_step_get_what_they_get_alone() -> N
     steps.drain()
     for each in requests:
         got, expected = steps.answers[each.request_id], alone(each)
-        assert (got.token_ids, got.pieces, got.usage) == (expected.token_ids, expected.pieces, expected.usage)
+        assert (got.token_ids, got.pieces, got.counts) == (expected.token_ids, expected.pieces, expected.counts)
 
 
 def test_32_sequences_at_once_are_never_mixed() -> None:

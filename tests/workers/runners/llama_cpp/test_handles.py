@@ -30,7 +30,7 @@ def test_the_highest_sequence_moves_into_a_gap() -> None:
         table.release(handles[number])
     active = np.array([0, 2, 3, 6], np.int32)
     move = table.next_move(active)
-    assert move == (6, 6, 1)
+    assert move == (6, 6, 1, None)
     table.move(move)
     assert table.next_move(active) is None
     assert table.sequence(handles[6]) == 1
@@ -38,14 +38,25 @@ def test_the_highest_sequence_moves_into_a_gap() -> None:
     assert table.sequence(table.create()) == 6
 
 
-def test_a_gap_that_is_taken_is_left_alone() -> None:
-    table = HandleTable(3)
-    for _ in range(3):
-        table.create()
-    assert table.next_move(np.array([0, 2], np.int32)) is None
+def test_a_gap_that_is_taken_closes_once_its_sequence_has_been_idle() -> None:
+    table = HandleTable(5)
+    handles = [table.create() for _ in range(5)]
+    table.lengths[:] = [1, 9, 5, 1, 1]
+    active = np.array([0, 3], np.int32)
+    moves = [table.next_move(active) for _ in range(10)]
+    assert moves[:8] == [None] * 8
+    # The shorter of the two between them makes room.
+    assert moves[9] == (3, 3, 2, 2)
+    table.move(moves[9])
+    assert live(table, handles) == [0, 1, 3, 2, 4]
+    table.move(table.next_move(active))
+    assert live(table, handles) == [0, 2, 3, 1, 4]
+    assert table.next_move(active) is None
+    table.release(handles[2])
+    assert table.sequence(table.create()) == 3
 
 
-@given(st.lists(st.tuples(st.sampled_from(["create", "release", "move"]), st.integers(0, 5)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(["create", "release", "move", "some"]), st.integers(0, 5)), max_size=80))
 def test_no_two_handles_share_a_sequence(actions: list[tuple[str, int]]) -> None:
     table = HandleTable(6)
     handles: list = []
@@ -59,7 +70,8 @@ def test_no_two_handles_share_a_sequence(actions: list[tuple[str, int]]) -> None
             assert table.release(handle) is not None
             assert table.release(handle) is None
         elif handles:
-            ids = np.array([handle.id for handle in handles], np.int32)
+            active = handles if action == "move" else handles[:: 1 + number]
+            ids = np.array([handle.id for handle in active], np.int32)
             move = table.next_move(ids)
             if move is not None:
                 table.move(move)

@@ -16,7 +16,9 @@ TINY_TOLERANCE = 0.15
 
 def test_each_layout_says_what_a_fork_costs(tiny: Driver, unified: Driver) -> None:
     assert tiny.capabilities.fork is ForkKind.COPIED
-    assert tiny.capabilities.kv_token_budget == 8 * 512
+    assert (tiny.capabilities.max_running, tiny.capabilities.max_handles) == (8, 10)
+    assert (unified.capabilities.max_running, unified.capabilities.max_handles) == (8, 16)
+    assert tiny.capabilities.kv_token_budget == 10 * 512
     assert unified.capabilities.fork is ForkKind.SHARED
     assert unified.capabilities.fork_cost_tokens == 0
     assert unified.capabilities.kv_token_budget == 512
@@ -68,7 +70,7 @@ def test_a_fork_of_nothing_is_an_empty_handle(either: Driver) -> None:
 
 
 def test_no_fork_without_a_handle_for_it(either: Driver) -> None:
-    handles = [either.create() for _ in range(8)]
+    handles = [either.create() for _ in range(either.capabilities.max_handles)]
     either.feed(handles[0], PREFIX)
     assert either.runner.fork(handles[0], 5) is None
 
@@ -100,6 +102,20 @@ def test_a_cut_sequence_continues_like_a_short_one(either: Driver) -> None:
     either.runner.truncate(handle, 20)
     assert either.runner.length(handle) == 20
     np.testing.assert_allclose(either.feed(handle, SUFFIX), expected, atol=TINY_TOLERANCE)
+
+
+def test_sequences_that_only_keep_kv_give_way_and_keep_it(tiny: Driver) -> None:
+    first, idle, last = tiny.create(), tiny.create(), tiny.create()
+    tiny.feed(idle, PREFIX[:30])
+    tiny.forward(Feed(first, PREFIX), Feed(last, PREFIX[:40]))
+    table = tiny.runner._open_session().table
+    for step in range(12):
+        tiny.forward(Feed(first, [50 + step]), Feed(last, [50 + step]))
+    assert [table.sequence(handle) for handle in (first, last, idle)] == [0, 1, 2]
+    steps = [50 + step for step in range(12)]
+    for handle, tokens in ((first, PREFIX + steps), (last, PREFIX[:40] + steps), (idle, PREFIX[:30])):
+        expected = tiny.feed(expected_handle(tiny, tokens), SUFFIX)
+        np.testing.assert_allclose(tiny.feed(handle, SUFFIX), expected, atol=TINY_TOLERANCE)
 
 
 def test_rejected_drafts_leave_no_trace(real: Driver) -> None:

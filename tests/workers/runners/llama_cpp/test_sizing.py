@@ -21,7 +21,7 @@ def plan(**changes: object) -> KvPlan:
 
 
 def test_with_plenty_of_memory_every_sequence_has_its_buffer() -> None:
-    assert plan() == KvPlan(context=4096, sequences=16, is_unified=False, num_cells=65_536)
+    assert plan() == KvPlan(4096, 16, is_unified=False, num_cells=20 * 4096, num_spare=4)
 
 
 @pytest.mark.parametrize(("threads", "sequences"), [(1, 8), (2, 16), (3, 24), (4, 32), (64, 32)])
@@ -30,8 +30,8 @@ def test_sequences_grow_with_threads(threads: int, sequences: int) -> None:
 
 
 def test_what_was_not_asked_for_shrinks_before_the_layout_changes() -> None:
-    assert plan(available_bytes=5 * GIB) == KvPlan(4096, 8, is_unified=False, num_cells=32_768)
-    assert plan(available_bytes=2 * GIB) == KvPlan(2048, 8, is_unified=False, num_cells=16_384)
+    assert plan(available_bytes=5 * GIB) == KvPlan(4096, 8, is_unified=False, num_cells=10 * 4096, num_spare=2)
+    assert plan(available_bytes=2 * GIB) == KvPlan(2048, 8, is_unified=False, num_cells=10 * 2048, num_spare=2)
 
 
 def test_what_was_asked_for_stays_and_shares_one_buffer() -> None:
@@ -39,6 +39,16 @@ def test_what_was_asked_for_stays_and_shares_one_buffer() -> None:
     assert (shared.context, shared.sequences, shared.is_unified) == (8192, 32, True)
     assert 8192 <= shared.num_cells <= 8 * GIB * KV_SHARE / 23_040
     assert shared.token_budget == shared.num_cells
+
+
+def test_what_only_keeps_kv_takes_no_more_than_is_left() -> None:
+    exact = 16 * 4096 * 23_040 / KV_SHARE
+    assert (plan(available_bytes=int(exact) + 1).sequences, plan(available_bytes=int(exact) + 1).num_spare) == (16, 0)
+    assert plan(available_bytes=int(exact * 17 / 16) + 1).num_spare == 1
+    assert (plan(sequences=250, context=256).num_spare, plan(sequences=256, context=256).num_spare) == (6, 0)
+    shared = plan(context=8192, sequences=32, available_bytes=8 * GIB)
+    assert (shared.num_spare, plan().max_kept_tokens) == (32, None)
+    assert shared.max_kept_tokens
 
 
 def test_a_single_sequence_has_a_buffer_of_its_own_in_any_case() -> None:
@@ -77,7 +87,7 @@ def test_no_plan_takes_more_than_there_is(**demand: object) -> None:
         return
     assert chosen.num_cells * demand["bytes_per_token"] <= demand["available_bytes"]
     assert 1 <= chosen.context <= chosen.num_cells
-    assert 1 <= chosen.sequences <= 256
+    assert 1 <= chosen.sequences <= chosen.num_handles <= 256
     assert demand["context"] in (None, chosen.context)
     assert demand["sequences"] in (None, chosen.sequences)
     if not chosen.is_unified and chosen.sequences > 1:

@@ -7,10 +7,10 @@ import pytest
 
 from tests.workers.runners.llama_cpp.driver import Driver
 from workers.runners.base import RunnerSpec
-from workers.runners.llama_cpp.machine import Processor
-from workers.runners.llama_cpp.remembered import Remembered
 from workers.runners.llama_cpp.runner import LlamaCppRunner
 from workers.runners.llama_cpp.trial import PASSED, TrialOutcome, TrialRequest, find_trouble, run_trial
+from workers.runners.machine import Processor
+from workers.runners.remembered import Remembered
 
 WITH_AMX = Processor("Test CPU", frozenset({"avx2", "amx_tile", "amx_int8"}))
 WITHOUT_AMX = Processor("Test CPU", frozenset({"avx2"}))

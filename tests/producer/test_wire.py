@@ -1,0 +1,98 @@
+"""Whether an answer was taken, told from the connection alone."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from producer.edge.wire import Wire
+from tests.producer.eventually import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is on its way")
+
+# More than the client's side holds, and less than the server's.
+ANSWER = b"x" * 40_000
+
+
+class Connection(asyncio.Protocol):
+    """The server's end, which tells its wire what an edge's would."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.wire = Wire(self.transport, cast(RequestResponseCycle, SimpleNamespace(response_complete=True)))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.wire.lost(error)
+
+
+class Pair:
+    """Both ends; the client reads only when it is told to."""
+
+    def __init__(self, client: socket.socket, server: Connection) -> None:
+        self.client = client
+        self.wire = server.wire
+        self.transport = server.transport
+
+    async def read_all(self) -> None:
+        left = len(ANSWER)
+        while left:
+            left -= len(await asyncio.get_running_loop().sock_recv(self.client, 65536))
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Queue[Connection] = asyncio.Queue()
+
+    def make() -> Connection:
+        connection = Connection()
+        accepted.put_nowait(connection)
+        return connection
+
+    async with await loop.create_server(make, "127.0.0.1", 0) as server:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, server.sockets[0].getsockname())
+        connection = await accepted.get()
+        await eventually(lambda: hasattr(connection, "wire"))
+        found = Pair(client, connection)
+        found.transport.write(ANSWER)
+        assert found.transport.get_write_buffer_size() == 0
+        yield found
+        found.transport.abort()
+        client.close()
+
+
+async def test_an_answer_is_taken_once_it_was_read(pair: Pair) -> None:
+    assert not pair.wire.is_taken
+    await pair.read_all()
+    await eventually(lambda: pair.wire.is_taken)
+
+
+async def test_a_reset_is_never_taken_in_any_round_of_the_loop(pair: Pair) -> None:
+    pair.client.close()
+    while not pair.wire.is_reset:
+        assert not pair.wire.is_taken
+        await asyncio.sleep(0)
+    assert not pair.wire.is_taken
+
+
+async def test_a_client_that_leaves_with_all_it_was_sent_has_taken_it(pair: Pair) -> None:
+    await pair.read_all()
+    await eventually(lambda: pair.wire.is_taken)
+    pair.client.close()
+    await asyncio.wait_for(pair.wire.wait_news(5), 10)
+    assert pair.wire.is_taken
+
+
+async def test_what_we_close_ourselves_is_taken_once_the_connection_has_ended_in_order(pair: Pair) -> None:
+    pair.transport.close()
+    assert not pair.wire.is_taken
+    await pair.wire.wait_news(5)
+    assert pair.wire.is_taken

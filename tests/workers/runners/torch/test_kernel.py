@@ -1,0 +1,151 @@
+"""Our own kernel: what it computes, that rows do not feel each other, and how it comes to be compiled."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conformance.driver import MAX_MEAN_KL, Driver, Run, mean_kl
+from tests.support.models import why_no_torch
+from tests.support.safetensors_folder import (
+    config_json,
+    random_tensors,
+    tiny_config,
+    tiny_copy,
+    tiny_tokenizer,
+    write_json,
+    write_tensors,
+)
+from tests.workers.runners.torch.conftest import OpenModel
+from tests.workers.runners.torch.references import load_reference, reference_logits
+
+pytestmark = [pytest.mark.torch, pytest.mark.skipif(bool(why_no_torch()), reason=why_no_torch() or "")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernel() -> None:
+    from workers.runners.torch.native.build import CannotBuild, kernel_library
+
+    try:
+        kernel_library()
+    except CannotBuild as reason:
+        pytest.skip(f"no kernel here: {reason}")
+
+
+def model_folder(folder: Path, architecture: str, **changes: object) -> Path:
+    tiny_copy(folder, architecture, "BF16")
+    config = dataclasses.replace(tiny_config(architecture, tiny_tokenizer().get_vocab_size()), **changes)
+    write_tensors(folder, random_tensors(config), "BF16")
+    write_json(folder / "config.json", config_json(config, eos_token_id=2))
+    return folder
+
+
+def tokens(seed: int, count: int) -> list[int]:
+    return np.random.default_rng(seed).integers(3, 250, count).tolist()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "heads", "kv_heads", "head_dim"),
+    [
+        ("llama", 4, 4, 32),
+        ("qwen2", 6, 2, 64),
+        ("qwen3", 8, 1, 96),
+        ("mistral", 7, 1, 128),
+        ("qwen3", 2, 1, 256),
+    ],
+)
+def test_it_computes_what_transformers_does(
+    open_model: OpenModel, tmp_path: Path, architecture: str, heads: int, kv_heads: int, head_dim: int
+) -> None:
+    """Every head size it was written for, with the architectures' biases and norms, and groups that fill no tile."""
+    folder = model_folder(tmp_path / "model", architecture, num_heads=heads, num_kv_heads=kv_heads, head_dim=head_dim)
+    driver = open_model(folder, context=256, sequences=2, kv_type="bf16")
+    assert "own kernel" in driver.facts.description
+    token_ids = tokens(1, 150)
+    here = driver.feed(driver.create(), token_ids, chunk=64)
+    there = reference_logits(load_reference(folder), token_ids)[:, : here.shape[1]]
+    theirs = reference_logits(load_reference(folder, torch.bfloat16), token_ids)[:, : here.shape[1]]
+    assert mean_kl(there, here) <= MAX_MEAN_KL / 10
+    # BF16 rounds what goes into every product, whoever computes; a wrong place for one value would be another order.
+    assert np.abs(here - there).max() <= np.abs(theirs - there).max()
+    assert np.abs(here - there).mean() <= np.abs(theirs - there).mean()
+
+
+@pytest.fixture(scope="module")
+def driver(open_model: OpenModel, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    folder = model_folder(tmp_path_factory.mktemp("model") / "model", "qwen2", num_heads=6, num_kv_heads=2, head_dim=64)
+    return open_model(folder, context=256, sequences=40, kv_type="bf16")
+
+
+def test_a_row_is_the_same_in_any_company(driver: Driver) -> None:
+    """From 1 to 33 neighbours, of one token or of many, ahead and behind."""
+    prompt = tokens(2, 77)
+    alone = driver.feed(driver.create(), prompt, chunk=1)
+    for num_others in (1, 2, 3, 5, 11, 12, 13, 33):
+        mine = driver.create()
+        others = [driver.create() for _ in range(num_others)]
+        half = num_others // 2
+        for start, end in ((0, 40), (40, 41), (41, 77)):
+            runs = [Run(other, tokens(number, 1 + number % 4)) for number, other in enumerate(others)]
+            rows = driver.forward(*runs[:half], Run(mine, prompt[start:end], all_logits=True), *runs[half:])
+            np.testing.assert_array_equal(rows[half : half + end - start], alone[start:end])
+        for handle in (mine, *others):
+            driver.runner.release(handle)
+
+
+def test_where_pages_lie_does_not_matter(driver: Driver) -> None:
+    prompt = tokens(3, 120)
+    expected = driver.feed(driver.create(), prompt)
+    others = [driver.create() for _ in range(8)]
+    mine = driver.create()
+    got = []
+    for start in range(0, 120, 8):
+        got.append(driver.forward(Run(mine, prompt[start : start + 8], all_logits=True)))
+        for other in others:
+            driver.forward(Run(other, tokens(4, 5)))
+    np.testing.assert_array_equal(np.concatenate(got), expected)
+    for handle in (mine, *others):
+        driver.runner.release(handle)
+
+
+def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.runners.torch.native import build
+
+    compiled = []
+    compile_ = build._compile
+    monkeypatch.setattr(build, "_compile", lambda *given: (compiled.append(given), compile_(*given)))
+    first = build.kernel_library(tmp_path)
+    assert build.kernel_library(tmp_path) == first
+    assert len(compiled) == 1
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_another_source_compiler_or_processor_gets_its_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.runners.machine import Processor
+    from workers.runners.torch.native.build import _key
+
+    one, other = Processor("one", frozenset({"avx2"})), Processor("one", frozenset({"avx2", "avx512f"}))
+    assert len({_key("g++ 12", one), _key("g++ 13", one), _key("g++ 12", other)}) == 3
+    assert _key("g++ 12", one) == _key("g++ 12", one)
+
+
+def test_what_does_not_compile_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.runners.torch.native import build
+
+    source = tmp_path / "step.cpp"
+    source.write_text("this is no C++;")
+    monkeypatch.setattr(build, "SOURCE", source)
+    with pytest.raises(build.CannotBuild, match=r"failed: .*error"):
+        build.kernel_library(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_processor_without_the_instructions_gets_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.runners.machine import Processor
+    from workers.runners.torch.native import build
+
+    monkeypatch.setattr(build, "processor", lambda: Processor("old", frozenset({"avx512f"})))
+    with pytest.raises(build.CannotBuild, match="avx512_bf16"):
+        build.kernel_library()
