@@ -8,14 +8,21 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from broker.subjects import (
+    AUDIT_ALL,
     BUCKET_MODELS,
+    BUCKET_POLICY,
     BUCKET_WORKERS,
     CANCEL_ALL,
     EVENTS_ALL,
     HEARD_ALL,
+    LIMITS_ALL,
+    LIMITS_DAILY_ALL,
     LIVE_ALL,
+    STREAM_AUDIT,
     STREAM_BLOBS,
     STREAM_DLQ,
+    STREAM_LIMITS,
+    STREAM_LIMITS_DAILY,
     STREAM_REQUESTS,
     STREAM_TOKENS,
     bucket_stream,
@@ -105,6 +112,22 @@ _PERMISSIONS = {
             f"$KV.{BUCKET_MODELS}.>",
             *_watch(BUCKET_MODELS),
             *_watch(BUCKET_WORKERS),
+            # Rules, counters over all edges, and the record of who did what, which nobody can change.
+            f"$KV.{BUCKET_POLICY}.>",
+            *_watch(BUCKET_POLICY),
+            f"$JS.API.STREAM.MSG.GET.{bucket_stream(BUCKET_POLICY)}",
+            f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_POLICY)}",
+            f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_POLICY)}.>",
+            LIMITS_ALL,
+            LIMITS_DAILY_ALL,
+            *(
+                f"$JS.API.DIRECT.GET.{stream}{rest}"
+                for stream in (STREAM_LIMITS, STREAM_LIMITS_DAILY, STREAM_AUDIT)
+                for rest in ("", ".>")
+            ),
+            AUDIT_ALL,
+            *_follow(STREAM_AUDIT),
+            f"$JS.API.STREAM.MSG.GET.{STREAM_AUDIT}",
         ),
         subscribe=("inferflux.ctl.edge.>", LIVE_ALL),
     ),

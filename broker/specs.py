@@ -5,10 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.subjects import (
+    AUDIT_ALL,
     BUCKET_MODELS,
+    BUCKET_POLICY,
     BUCKET_WORKERS,
+    LIMITS_ALL,
+    LIMITS_DAILY_ALL,
+    STREAM_AUDIT,
     STREAM_BLOBS,
     STREAM_DLQ,
+    STREAM_LIMITS,
+    STREAM_LIMITS_DAILY,
     STREAM_REQUESTS,
     STREAM_TOKENS,
     bucket_stream,
@@ -134,18 +141,39 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
         "allow_direct": True,
     }
     dlq = {**common, "retention": "limits", "discard": "old", "max_age": 7 * 86400 * _SECOND, "max_bytes": budget // 16}
+    # Never dropped by age: a chain with a hole proves nothing. When it is full, administration stops.
+    audit = {**common, "retention": "limits", "discard": "new", "max_bytes": budget // 16, "allow_direct": True}
     return [
         StreamSpec(STREAM_REQUESTS, ("inferflux.req.>",), requests),
         StreamSpec(STREAM_TOKENS, ("inferflux.tok.>",), tokens),
         StreamSpec(STREAM_BLOBS, ("inferflux.blob.>",), blobs),
         StreamSpec(STREAM_DLQ, ("inferflux.dlq.>",), dlq),
+        StreamSpec(STREAM_AUDIT, (AUDIT_ALL,), audit),
+        StreamSpec(STREAM_LIMITS, (LIMITS_ALL,), _counters(replicas, "memory", 180, 64 * _MIB)),
+        StreamSpec(STREAM_LIMITS_DAILY, (LIMITS_DAILY_ALL,), _counters(replicas, "file", 2 * 86400, 64 * _MIB)),
         *(bucket.stream(replicas) for bucket in bucket_specs(budget)),
     ]
+
+
+def _counters(replicas: int, storage: str, age_s: int, max_bytes: int) -> dict[str, Any]:
+    """Settings of a stream of distributed counters (ADR-49): one message per subject, its body the total."""
+    return {
+        "storage": storage,
+        "num_replicas": replicas,
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_age": age_s * _SECOND,
+        "max_bytes": max_bytes,
+        "allow_direct": True,
+        "allow_msg_counter": True,
+    }
 
 
 def bucket_specs(budget: int) -> list[BucketSpec]:
     return [
         BucketSpec(BUCKET_MODELS, max_bytes=budget // 64, history=10),
+        BucketSpec(BUCKET_POLICY, max_bytes=budget // 64, history=64),
         BucketSpec(BUCKET_WORKERS, max_bytes=budget // 64, ttl_s=PRESENCE_TTL_S),
     ]
 

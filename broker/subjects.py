@@ -4,6 +4,8 @@ inferflux.req.<model>.<priority>.<lane>         requests, a work queue
 inferflux.tok.<edge>.<request>.{head,run,ev}    the journal of a request
 inferflux.blob.<id>.<n>                         chunks of bodies too large for a message
 inferflux.dlq.<model>.<request>                 requests that kill workers
+inferflux.audit.<subject>                       who did what
+inferflux.limit.{minute,day}.<window>.<…>        counters over all edges
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -21,14 +23,21 @@ STREAM_REQUESTS = "INFERFLUX_REQUESTS"
 STREAM_TOKENS = "INFERFLUX_TOKENS"
 STREAM_BLOBS = "INFERFLUX_BLOBS"
 STREAM_DLQ = "INFERFLUX_DLQ"
+STREAM_AUDIT = "INFERFLUX_AUDIT"
+STREAM_LIMITS = "INFERFLUX_LIMITS"
+STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
+BUCKET_POLICY = "policy"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EDGES_WAITING = "inferflux.ctl.edge.waiting.*"
 EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
+AUDIT_ALL = "inferflux.audit.>"
+LIMITS_ALL = "inferflux.limit.minute.>"
+LIMITS_DAILY_ALL = "inferflux.limit.day.>"
 LIVE_ALL = "inferflux.live.*.*"
 HEARD_ALL = "inferflux.heard.*.*"
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from schemas.policy import GuardrailsPolicy, LimitSet, LimitsPolicy, OidcPolicy
 from schemas.requests import PriorityClass
 
 
@@ -25,6 +26,7 @@ class KeySpec:
     """An API key as configured. Without a name it is called by a few digits of its hash.
 
     `ceiling` None means high for keys with the admin scope, normal for all others. `models` are globs over model ids.
+    `limits` None means the default of all keys.
     """
 
     key: str = field(repr=False)
@@ -33,6 +35,7 @@ class KeySpec:
     tenant: str = "default"
     models: tuple[str, ...] = ("*",)
     ceiling: PriorityClass | None = None
+    limits: LimitSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ class EdgeConfig:
     edge_id: str
     pepper: bytes = field(repr=False)
     keys: tuple[KeySpec, ...]
+    limits: LimitsPolicy = field(default_factory=LimitsPolicy)
+    guardrails: GuardrailsPolicy = field(default_factory=GuardrailsPolicy)
+    oidc: OidcPolicy | None = None
     version: str = "0"
     host: str = "localhost"
     port: int = 8080

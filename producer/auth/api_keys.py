@@ -6,40 +6,77 @@ leaves the machine. Secrets are not kept.
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import math
+import time
 from typing import NamedTuple
 
 from producer.config import KeySpec, Scope
+from producer.policy.effective import EffectivePolicy
 from schemas.errors import ErrorCode, ServingError
+from schemas.policy import StoredKey
 from schemas.requests import Grants, Identity, PriorityClass
 
 
 class _Known(NamedTuple):
     digest: bytes
     identity: Identity
+    until: float  # Unix time from which on it is expired
 
 
 class ApiKeys:
-    """The configured keys. `identify` is the only question; the answer carries no secret."""
+    """The keys that hold now. `identify` is the only question; the answer carries no secret."""
 
-    def __init__(self, specs: Iterable[KeySpec], pepper: bytes) -> None:
+    def __init__(self, pepper: bytes) -> None:
         self._pepper = pepper
         self._known: dict[bytes, _Known] = {}
-        for spec in specs:
-            digest = self._digest(spec.key)
-            # Only a part of the digest leads to the entry; the whole of it is compared in constant time.
-            self._known[digest[:8]] = _Known(digest, _identity(spec, digest))
+
+    def learn(self, policy: EffectivePolicy) -> None:
+        """From now on these keys hold and no others."""
+        known = [self._of_file(spec) for spec in policy.file_keys]
+        for key in policy.stored_keys:
+            known += _of_store(key)
+        # Only a part of the digest leads to the entry; the whole of it is compared in constant time.
+        self._known = {each.digest[:8]: each for each in known if each.digest.hex() not in policy.revoked}
 
     def identify(self, secret: str) -> Identity | None:
-        """The identity of a presented key; None when nobody has it. Time does not depend on how much of it is right."""
-        digest = self._digest(secret)
+        """The identity of a presented key; None when nobody has it. Time does not depend on how much of it is right.
+
+        Raises ServingError (expired_token) when it was somebody's.
+        """
+        digest = self.digest(secret)
         known = self._known.get(digest[:8])
         if known is None or not hmac.compare_digest(known.digest, digest):
             return None
+        if time.time() >= known.until:
+            raise ServingError(ErrorCode.EXPIRED_TOKEN, "The API key has expired.")
         return known.identity
 
-    def _digest(self, secret: str) -> bytes:
+    def digest(self, secret: str) -> bytes:
+        """What is kept of a secret."""
         return hmac.digest(self._pepper, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+    def _of_file(self, spec: KeySpec) -> _Known:
+        digest = self.digest(spec.key)
+        owner = spec.name or f"k_{digest.hex()[:8]}"
+        scopes = tuple(str(scope) for scope in spec.scopes)
+        return _Known(digest, _identity(owner, spec.tenant, scopes, spec.models, spec.ceiling), math.inf)
+
+
+def _of_store(key: StoredKey) -> list[_Known]:
+    identity = _identity(key.id, key.tenant, key.scopes, key.models, key.ceiling)
+    until = math.inf if key.expires_at is None else key.expires_at
+    known = [_Known(bytes.fromhex(key.digest), identity, until)]
+    if key.previous_digest is not None:
+        known.append(_Known(bytes.fromhex(key.previous_digest), identity, min(until, key.previous_until or 0)))
+    return known
+
+
+def _identity(
+    owner: str, tenant: str, scopes: tuple[str, ...], models: tuple[str, ...], ceiling: PriorityClass | None
+) -> Identity:
+    if ceiling is None:
+        ceiling = PriorityClass.HIGH if Scope.ADMIN in scopes else PriorityClass.NORMAL
+    return Identity(owner=owner, tenant=tenant, scopes=scopes, grants=Grants(models=models, ceiling=ceiling))
 
 
 def presented_key(authorization: str | None, x_api_key: str | None, api_key: str | None) -> str:
@@ -61,15 +98,3 @@ def presented_key(authorization: str | None, x_api_key: str | None, api_key: str
             "No API key was given. Send it as 'Authorization: Bearer KEY' (or as x-api-key or api-key).",
         )
     return secret
-
-
-def _identity(spec: KeySpec, digest: bytes) -> Identity:
-    ceiling = spec.ceiling
-    if ceiling is None:
-        ceiling = PriorityClass.HIGH if Scope.ADMIN in spec.scopes else PriorityClass.NORMAL
-    return Identity(
-        owner=spec.name or f"k_{digest.hex()[:8]}",
-        tenant=spec.tenant,
-        scopes=tuple(str(scope) for scope in spec.scopes),
-        grants=Grants(models=spec.models, ceiling=ceiling),
-    )

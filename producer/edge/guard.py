@@ -9,7 +9,7 @@ from producer.auth.rbac import require_scope
 from producer.edge.context import context_of
 from producer.edge.operation import Handler, Route
 from producer.edge.services import Services
-from schemas.errors import ErrorCode, ServingError
+from schemas.errors import ServingError
 from schemas.requests import Identity
 
 
@@ -35,7 +35,7 @@ def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
         if scopes:
             services = services_of(request)
             try:
-                identity = authenticate(request, services)
+                identity = await authenticate(request, services)
                 require_scope(identity, scopes)
             except ServingError as error:
                 services.metrics.auth_failed(error.code)
@@ -46,11 +46,8 @@ def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
     return endpoint
 
 
-def authenticate(request: Request, services: Services) -> Identity:
-    """Who presents the key in the headers. Raises ServingError (401)."""
+async def authenticate(request: Request, services: Services) -> Identity:
+    """Who presents the key or token in the headers. Raises ServingError (401)."""
     headers = request.headers
     secret = presented_key(headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
-    identity = services.keys.identify(secret)
-    if identity is None:
-        raise ServingError(ErrorCode.INVALID_API_KEY, "The API key is not known here.")
-    return identity
+    return await services.authenticator.identify(secret)

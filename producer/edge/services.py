@@ -18,6 +18,7 @@ from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
 from producer.auth.api_keys import ApiKeys
+from producer.auth.authenticator import Authenticator
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -48,6 +49,7 @@ from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
+from producer.policy.live import LivePolicy
 
 _CLOSE_S = 5.0
 
@@ -59,7 +61,8 @@ class Services:
     hub: JournalHub
     queue: WorkQueue
     models: Models
-    keys: ApiKeys
+    policy: LivePolicy
+    authenticator: Authenticator
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -147,6 +150,8 @@ def _build(
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
+    policy, keys = LivePolicy(config), ApiKeys(config.pepper)
+    policy.on_change(keys.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -166,7 +171,8 @@ def _build(
         hub=hub,
         queue=queue,
         models=models,
-        keys=ApiKeys(config.keys, config.pepper),
+        policy=policy,
+        authenticator=Authenticator(keys),
         metrics=metrics,
         drain=Drain(),
         calls=calls,

@@ -3,15 +3,22 @@
 import pytest
 
 from producer.auth.api_keys import ApiKeys, presented_key
-from producer.config import KeySpec, Scope
+from producer.config import EdgeConfig, KeySpec, Scope
+from producer.policy.effective import lay_over
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass
 
 PEPPER = b"pepper"
 
 
+def api_keys(*specs: KeySpec, pepper: bytes = PEPPER) -> ApiKeys:
+    keys = ApiKeys(pepper)
+    keys.learn(lay_over(EdgeConfig("e1", pepper, specs), None))
+    return keys
+
+
 def test_a_known_key_gives_its_identity() -> None:
-    keys = ApiKeys([KeySpec("secret", name="alice", scopes=(Scope.READ,), tenant="t", models=("a*",))], PEPPER)
+    keys = api_keys(KeySpec("secret", name="alice", scopes=(Scope.READ,), tenant="t", models=("a*",)))
     identity = keys.identify("secret")
     assert identity is not None
     assert (identity.owner, identity.tenant, identity.scopes) == ("alice", "t", ("read",))
@@ -20,27 +27,24 @@ def test_a_known_key_gives_its_identity() -> None:
 
 @pytest.mark.parametrize("secret", ["", "secret ", "Secret", "secre", "secrets", "\x00", "geheim", "\ud800"])
 def test_other_keys_are_nobody(secret: str) -> None:
-    assert ApiKeys([KeySpec("secret")], PEPPER).identify(secret) is None
+    assert api_keys(KeySpec("secret")).identify(secret) is None
 
 
 def test_a_key_without_a_name_is_called_by_its_hash() -> None:
     names = {
         identity.owner
         for pepper in (b"one", b"two")
-        if (identity := ApiKeys([KeySpec("secret")], pepper).identify("secret")) is not None
+        if (identity := api_keys(KeySpec("secret"), pepper=pepper).identify("secret")) is not None
     }
     assert len(names) == 2
     assert all(name.startswith("k_") and len(name) == 10 and int(name[2:], 16) >= 0 for name in names)
 
 
 def test_default_scopes_and_ceilings() -> None:
-    keys = ApiKeys(
-        [
-            KeySpec("plain"),
-            KeySpec("admin", scopes=(Scope.ADMIN,)),
-            KeySpec("low", scopes=(Scope.ADMIN,), ceiling=PriorityClass.LOW),
-        ],
-        PEPPER,
+    keys = api_keys(
+        KeySpec("plain"),
+        KeySpec("admin", scopes=(Scope.ADMIN,)),
+        KeySpec("low", scopes=(Scope.ADMIN,), ceiling=PriorityClass.LOW),
     )
     ceilings = []
     for secret in ("plain", "admin", "low"):
@@ -54,7 +58,7 @@ def test_default_scopes_and_ceilings() -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hush" not in repr(KeySpec("hush"))
-    assert "hush" not in repr(vars(ApiKeys([KeySpec("hush")], PEPPER)))
+    assert "hush" not in repr(vars(api_keys(KeySpec("hush"))))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""Who presents a secret: an API key first, then whatever else can tell."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from producer.auth.api_keys import ApiKeys
+from schemas.errors import ErrorCode, ServingError
+from schemas.requests import Identity
+
+
+class TokenVerifier(Protocol):
+    """Knows one kind of token."""
+
+    def recognises(self, secret: str) -> bool:
+        """Whether it looks like such a token. Costs nothing."""
+
+    async def verify(self, secret: str) -> Identity:
+        """Whose it is. Raises ServingError (401) that says what is wrong, without the token."""
+
+
+class Authenticator:
+    def __init__(self, keys: ApiKeys, verifiers: Sequence[TokenVerifier] = ()) -> None:
+        self._keys = keys
+        self._verifiers = verifiers
+
+    async def identify(self, secret: str) -> Identity:
+        """Raises ServingError (401)."""
+        identity = self._keys.identify(secret)
+        if identity is not None:
+            return identity
+        for verifier in self._verifiers:
+            if verifier.recognises(secret):
+                return await verifier.verify(secret)
+        raise ServingError(ErrorCode.INVALID_API_KEY, "The API key is not known here.")

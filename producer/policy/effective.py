@@ -1,0 +1,42 @@
+"""What holds: the configuration file and the stored document, laid over each other. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from producer.config import EdgeConfig, KeySpec
+from schemas.policy import GuardrailsPolicy, LimitsPolicy, OidcPolicy, PolicyDocument, RevokedKey, StoredKey
+
+Source = Literal["file", "store"]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectivePolicy:
+    """One moment's rules. `revision` is the stored document's, 0 without one.
+
+    File keys and stored keys add up, but for those whose digest is in `revoked`; each section has one source.
+    """
+
+    revision: int
+    file_keys: tuple[KeySpec, ...]
+    stored_keys: tuple[StoredKey, ...]
+    revoked: dict[str, RevokedKey]
+    limits: LimitsPolicy
+    guardrails: GuardrailsPolicy
+    oidc: OidcPolicy | None
+    sources: dict[str, Source]
+
+
+def lay_over(config: EdgeConfig, document: PolicyDocument | None, revision: int = 0) -> EffectivePolicy:
+    """The rules of `document` where it decides, else those of the file."""
+    stored = document if document is not None else PolicyDocument()
+    decided = {"limits": stored.limits, "guardrails": stored.guardrails, "oidc": stored.oidc}
+    return EffectivePolicy(
+        revision=revision,
+        file_keys=config.keys,
+        stored_keys=tuple(stored.api_keys.values()),
+        revoked=stored.revoked,
+        limits=stored.limits if stored.limits is not None else config.limits,
+        guardrails=stored.guardrails if stored.guardrails is not None else config.guardrails,
+        oidc=stored.oidc if stored.oidc is not None else config.oidc,
+        sources={name: "file" if value is None else "store" for name, value in decided.items()},
+    )

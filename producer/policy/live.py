@@ -1,0 +1,29 @@
+"""The rules of this moment, and word of every change of them."""
+
+from collections.abc import Callable
+
+from producer.config import EdgeConfig
+from producer.policy.effective import EffectivePolicy, lay_over
+from schemas.policy import PolicyDocument
+
+
+class LivePolicy:
+    """What holds now in this edge. Whoever needs a prepared form of it makes that anew on each change."""
+
+    def __init__(self, config: EdgeConfig) -> None:
+        self._config = config
+        self._callbacks: list[Callable[[EffectivePolicy], None]] = []
+        self.current = lay_over(config, None)
+
+    def on_change(self, callback: Callable[[EffectivePolicy], None]) -> None:
+        """Call back after every change, and once right now. On the loop; must be quick."""
+        self._callbacks.append(callback)
+        callback(self.current)
+
+    def replace(self, document: PolicyDocument | None, revision: int) -> None:
+        """The stored document is now this one. An older revision than the current is no news."""
+        if revision < self.current.revision:
+            return
+        self.current = lay_over(self._config, document, revision)
+        for callback in self._callbacks:
+            callback(self.current)
