@@ -142,7 +142,7 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
     }
     dlq = {**common, "retention": "limits", "discard": "old", "max_age": 7 * 86400 * _SECOND, "max_bytes": budget // 16}
     # Never dropped by age: a chain with a hole proves nothing. When it is full, administration stops.
-    audit = {**common, "retention": "limits", "discard": "new", "max_bytes": budget // 16, "allow_direct": True}
+    audit = {**common, "retention": "limits", "discard": "new", "max_bytes": budget // 32, "allow_direct": True}
     return [
         StreamSpec(STREAM_REQUESTS, ("inferflux.req.>",), requests),
         StreamSpec(STREAM_TOKENS, ("inferflux.tok.>",), tokens),
@@ -150,7 +150,7 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
         StreamSpec(STREAM_DLQ, ("inferflux.dlq.>",), dlq),
         StreamSpec(STREAM_AUDIT, (AUDIT_ALL,), audit),
         StreamSpec(STREAM_LIMITS, (LIMITS_ALL,), _counters(replicas, "memory", 180, 64 * _MIB)),
-        StreamSpec(STREAM_LIMITS_DAILY, (LIMITS_DAILY_ALL,), _counters(replicas, "file", 2 * 86400, 64 * _MIB)),
+        StreamSpec(STREAM_LIMITS_DAILY, (LIMITS_DAILY_ALL,), _counters(replicas, "file", 2 * 86400, budget // 64)),
         *(bucket.stream(replicas) for bucket in bucket_specs(budget)),
     ]
 
