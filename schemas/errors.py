@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     NO_WORKER = "no_worker"
     MODEL_LOADING = "model_loading"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
     SLOW_READER = "slow_reader"
@@ -68,6 +69,7 @@ _KINDS = {
     ErrorCode.NO_WORKER: ErrorKind(503, "server_error"),
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
@@ -17,6 +18,7 @@ from broker.registry import Registry
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
+from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
 from producer.config import EdgeConfig
@@ -63,6 +65,7 @@ class Services:
     models: Models
     policy: LivePolicy
     authenticator: Authenticator
+    audit: Audit
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -96,21 +99,22 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
-        listening = await listen_for_waiting(self.connection, self.waiting.heard)
-        tasks = [
-            asyncio.create_task(self.waiting.run(announce), name="waiting"),
-            asyncio.create_task(self.guardian.run(), name="guardian"),
-            asyncio.create_task(self.retention.run(), name="retention"),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await listening.close()
-            await self.background.close(_CLOSE_S)
-            await self.retention.close(_CLOSE_S)
+        async with self.audit.running():
+            listening = await listen_for_waiting(self.connection, self.waiting.heard)
+            tasks = [
+                asyncio.create_task(self.waiting.run(announce), name="waiting"),
+                asyncio.create_task(self.guardian.run(), name="guardian"),
+                asyncio.create_task(self.retention.run(), name="retention"),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await listening.close()
+                await self.background.close(_CLOSE_S)
+                await self.retention.close(_CLOSE_S)
 
 
 @asynccontextmanager
@@ -173,6 +177,7 @@ def _build(
         models=models,
         policy=policy,
         authenticator=Authenticator(keys),
+        audit=Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc),
         metrics=metrics,
         drain=Drain(),
         calls=calls,
