@@ -55,9 +55,12 @@ class ApiKeys:
         """What is kept of a secret."""
         return hmac.digest(self._pepper, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
+    def owner_of(self, spec: KeySpec) -> str:
+        """What a configured key is called."""
+        return spec.name or f"k_{self.digest(spec.key).hex()[:8]}"
+
     def _of_file(self, spec: KeySpec) -> _Known:
-        digest = self.digest(spec.key)
-        owner = spec.name or f"k_{digest.hex()[:8]}"
+        digest, owner = self.digest(spec.key), self.owner_of(spec)
         scopes = tuple(str(scope) for scope in spec.scopes)
         return _Known(digest, _identity(owner, spec.tenant, scopes, spec.models, spec.ceiling), math.inf)
 
