@@ -15,7 +15,8 @@ What makes that exact though clocks differ and messages take time:
 * A bucket that is not closed yet is read after one's own addition. Of two that add to neighbouring buckets around a
   boundary one comes second, and its reading sees the first.
 
-So whoever is admitted last of any N + 1 within a window sees all the others, and is refused. A bucket leaves only when
+So whoever is admitted last of any N + 1 within a window sees all the others, and is refused. Around a boundary two may
+refuse each other: they try again when the older bucket is closed. A bucket leaves only when
 its last moment is a window and `margin_s` old, so that a client may measure the window at its own end: in exchange
 a full window frees up to `width_s` + `margin_s` late.
 
@@ -27,15 +28,21 @@ or a model contend for one record, and half of their writes fail at some hundred
 one addition (0.12 ms), and the first one of each second two.
 """
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from broker.errors import BrokerUnavailable
 from producer.limits.store import Clock, Full, Row
+
+Pause = Callable[[float], Awaitable[None]]
 
 # A refusal holds for as many others as come within this time, without asking the broker.
 _FULL_FOR_S = 0.05
+# An addition is late at most once, unless the broker takes longer than a bucket is wide.
+_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,12 @@ class Shape:
         """When it no longer counts."""
         return self.end(bucket) + self.window_s + self.margin_s
 
+    def closed_at(self, bucket: int) -> float:
+        """From when on nobody adds to it any more."""
+        return self.end(bucket) + self.grace_s + 2 * self.skew_s
+
     def is_closed(self, bucket: int, now: float) -> bool:
-        """Whether nobody adds to it any more."""
-        return now >= self.end(bucket) + self.grace_s + 2 * self.skew_s
+        return now >= self.closed_at(bucket)
 
     def counting(self, now: float) -> range:
         """The buckets that count, up to the one that another edge may be in already."""
@@ -88,10 +98,11 @@ class Taken(NamedTuple):
 class RollingWindow:
     """One counted thing, as one edge sees it. `clock` is the broker's, in seconds; used from one loop."""
 
-    def __init__(self, row: Row, shape: Shape, clock: Clock) -> None:
+    def __init__(self, row: Row, shape: Shape, clock: Clock, pause: Pause = asyncio.sleep) -> None:
         self._row = row
         self._shape = shape
         self._clock = clock
+        self._pause = pause
         self._closed: dict[int, int] = {}
         self._own: dict[int, int] = {}
         self._full: tuple[float, int, Full] | None = None
@@ -99,20 +110,22 @@ class RollingWindow:
     async def take(self, amount: int, limit: int) -> Taken:
         """Raises Full, and then nothing is taken; BrokerUnavailable, and then it may be."""
         self._raise_if_full(amount)
-        bucket, total = await self._add_in_time(amount)
-        now = self._clock()
-        others = await self._others(bucket, now)
-        if total + sum(others.values()) > limit:
-            # Calls have ended meanwhile that took less than was reserved.
-            await self._read_again(others)
-            others = {other: self._closed.get(other, count) for other, count in others.items()}
-        totals = {**others, bucket: total}
-        used, reset_s = sum(totals.values()), self._reset_s(totals, now)
-        if used <= limit:
-            return Taken(bucket, amount, used, reset_s)
-        await self._add(bucket, -amount)
+        for is_last in (False, True):
+            bucket, total = await self._add_in_time(amount)
+            now = self._clock()
+            totals = {**await self._others(bucket, now), bucket: total}
+            if sum(totals.values()) > limit:
+                # Calls have ended meanwhile that took less than was reserved.
+                await self._read_again(totals)
+                totals |= {other: self._closed[other] for other in totals if other in self._closed and other != bucket}
+            used = sum(totals.values())
+            if used <= limit:
+                return Taken(bucket, amount, used, self._reset_s(totals, now))
+            await self._add({bucket: -amount})
+            if is_last or not await self._has_settled(bucket, totals, limit):
+                break
         totals[bucket] -= amount
-        full = Full(self._wait_s(totals, limit - amount, now), used - amount, reset_s)
+        full = Full(self._wait_s(totals, limit - amount, now), used - amount, self._reset_s(totals, now))
         self._full = (min(now + _FULL_FOR_S, now + (full.wait_s or 0.0)), amount, full)
         raise full
 
@@ -126,7 +139,7 @@ class RollingWindow:
             # Closed buckets never grow: that is what lets others keep their totals.
             await self._add_in_time(difference)
         elif difference < 0 and self._shape.leaves_at(taken.bucket) > now:
-            await self._add(taken.bucket, difference)
+            await self._add({taken.bucket: difference})
 
     async def use(self) -> int:
         """What counts at this moment. Raises BrokerUnavailable."""
@@ -157,18 +170,33 @@ class RollingWindow:
         elif amount >= refused:
             raise Full(full.wait_s, full.used, full.reset_s)
 
+    async def _has_settled(self, bucket: int, totals: dict[int, int], limit: int) -> bool:
+        """Whether another try may end differently: after a wait, if it was only the other bucket at a boundary that was
+        too much. Those who have added there may have met ours, and given back as we did.
+        """
+        now = self._clock()
+        open_ones = [other for other in totals if other != bucket and not self._shape.is_closed(other, now)]
+        if not open_ones or sum(totals.values()) - sum(totals[other] for other in open_ones) > limit:
+            return False
+        await self._pause(self._shape.closed_at(max(bucket, *open_ones) - 1) - now)
+        return True
+
     async def _add_in_time(self, amount: int) -> tuple[int, int]:
-        while True:
+        late: dict[int, int] = {}
+        for _ in range(_TRIES):
             bucket = self._shape.bucket_at(self._clock())
-            total = await self._add(bucket, amount)
+            total = (await self._add({**late, bucket: amount}))[bucket]
             if self._clock() < self._shape.end(bucket) + self._shape.grace_s:
                 return bucket, max(total, amount)
-            await self._add(bucket, -amount)
+            late = {bucket: -amount}
+        await self._add(late)
+        raise BrokerUnavailable("the broker is too slow to count with")
 
-    async def _add(self, bucket: int, amount: int) -> int:
-        total = (await self._row.add({bucket: amount}))[bucket]
-        self._own[bucket] = self._own.get(bucket, 0) + amount
-        return total
+    async def _add(self, changes: dict[int, int]) -> dict[int, int]:
+        totals = await self._row.add(changes)
+        for bucket, amount in changes.items():
+            self._own[bucket] = self._own.get(bucket, 0) + amount
+        return totals
 
     async def _others(self, own: int, now: float) -> dict[int, int]:
         counting = self._shape.counting(now)
