@@ -17,6 +17,7 @@ from broker.registry import Registry
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
+from producer.audit.sink import AuditSink
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
 from producer.config import EdgeConfig
@@ -50,6 +51,7 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
 
@@ -62,6 +64,7 @@ class Services:
     queue: WorkQueue
     models: Models
     policy: LivePolicy
+    policy_store: PolicyStore
     authenticator: Authenticator
     metrics: EdgeMetrics
     drain: Drain
@@ -120,10 +123,12 @@ async def open_services(
     *,
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
+    audit: AuditSink | None = None,
 ) -> AsyncIterator[Services]:
-    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
-    `extra_stages` run after the model is known and before the queue is looked at.
+    `extra_stages` run after the model is known and before the queue is looked at. `audit` records each change of the
+    policy before it is made.
     """
     async with contextlib.AsyncExitStack() as stack:
         connection = await Connection.open(broker_config)
@@ -134,7 +139,12 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield _build(config, connection, registry, hub, extra_stages, filters)
+        policy, keys = LivePolicy(config), ApiKeys(config.pepper)
+        policy.on_change(keys.learn)
+        store = PolicyStore(connection, policy, config.policy, keys.pepper_check, audit)
+        await store.start()
+        stack.push_async_callback(store.close)
+        yield _build(config, connection, registry, hub, policy, store, keys, extra_stages, filters)
 
 
 def _build(
@@ -142,6 +152,9 @@ def _build(
     connection: Connection,
     registry: Registry,
     hub: JournalHub,
+    policy: LivePolicy,
+    policy_store: PolicyStore,
+    keys: ApiKeys,
     extra_stages: Sequence[Stage],
     filters: Sequence[FilterFactory],
 ) -> Services:
@@ -150,8 +163,6 @@ def _build(
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
-    policy, keys = LivePolicy(config), ApiKeys(config.pepper)
-    policy.on_change(keys.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -172,6 +183,7 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
+        policy_store=policy_store,
         authenticator=Authenticator(keys),
         metrics=metrics,
         drain=Drain(),
