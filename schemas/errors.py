@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     NO_WORKER = "no_worker"
     MODEL_LOADING = "model_loading"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
@@ -73,6 +74,7 @@ _KINDS = {
     ErrorCode.NO_WORKER: ErrorKind(503, "server_error"),
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.

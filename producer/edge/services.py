@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
@@ -17,7 +18,7 @@ from broker.registry import Registry
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
-from producer.audit.sink import AuditSink
+from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
 from producer.config import EdgeConfig
@@ -66,6 +67,7 @@ class Services:
     policy: LivePolicy
     policy_store: PolicyStore
     authenticator: Authenticator
+    audit: Audit
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -99,21 +101,22 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
-        listening = await listen_for_waiting(self.connection, self.waiting.heard)
-        tasks = [
-            asyncio.create_task(self.waiting.run(announce), name="waiting"),
-            asyncio.create_task(self.guardian.run(), name="guardian"),
-            asyncio.create_task(self.retention.run(), name="retention"),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await listening.close()
-            await self.background.close(_CLOSE_S)
-            await self.retention.close(_CLOSE_S)
+        async with self.audit.running():
+            listening = await listen_for_waiting(self.connection, self.waiting.heard)
+            tasks = [
+                asyncio.create_task(self.waiting.run(announce), name="waiting"),
+                asyncio.create_task(self.guardian.run(), name="guardian"),
+                asyncio.create_task(self.retention.run(), name="retention"),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await listening.close()
+                await self.background.close(_CLOSE_S)
+                await self.retention.close(_CLOSE_S)
 
 
 @asynccontextmanager
@@ -123,12 +126,10 @@ async def open_services(
     *,
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
-    audit: AuditSink | None = None,
 ) -> AsyncIterator[Services]:
     """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
-    `extra_stages` run after the model is known and before the queue is looked at. `audit` records each change of the
-    policy before it is made.
+    `extra_stages` run after the model is known and before the queue is looked at.
     """
     async with contextlib.AsyncExitStack() as stack:
         connection = await Connection.open(broker_config)
@@ -139,12 +140,10 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        policy, keys = LivePolicy(config), ApiKeys(config.pepper)
-        policy.on_change(keys.learn)
-        store = PolicyStore(connection, policy, config.policy, keys.pepper_check, audit)
-        await store.start()
-        stack.push_async_callback(store.close)
-        yield _build(config, connection, registry, hub, policy, store, keys, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters)
+        await services.policy_store.start()
+        stack.push_async_callback(services.policy_store.close)
+        yield services
 
 
 def _build(
@@ -152,9 +151,6 @@ def _build(
     connection: Connection,
     registry: Registry,
     hub: JournalHub,
-    policy: LivePolicy,
-    policy_store: PolicyStore,
-    keys: ApiKeys,
     extra_stages: Sequence[Stage],
     filters: Sequence[FilterFactory],
 ) -> Services:
@@ -163,6 +159,9 @@ def _build(
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
+    policy, keys = LivePolicy(config), ApiKeys(config.pepper)
+    policy.on_change(keys.learn)
+    audit = Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -183,8 +182,9 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
-        policy_store=policy_store,
+        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         authenticator=Authenticator(keys),
+        audit=audit,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
