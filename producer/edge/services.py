@@ -54,6 +54,7 @@ from producer.edge.waiting import Waiting
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
 
@@ -66,6 +67,7 @@ class Services:
     queue: WorkQueue
     models: Models
     policy: LivePolicy
+    policy_store: PolicyStore
     authenticator: Authenticator
     audit: Audit
     metrics: EdgeMetrics
@@ -129,7 +131,7 @@ async def open_services(
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
 ) -> AsyncIterator[Services]:
-    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
     `extra_stages` run after the model is known and before the queue is looked at.
     """
@@ -142,7 +144,10 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield _build(config, connection, registry, hub, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters)
+        await services.policy_store.start()
+        stack.push_async_callback(services.policy_store.close)
+        yield services
 
 
 def _build(
@@ -160,6 +165,7 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    audit = Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -184,8 +190,9 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
+        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         authenticator=Authenticator(keys),
-        audit=Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc),
+        audit=audit,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
