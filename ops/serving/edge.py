@@ -17,6 +17,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         edge_id=edge_id,
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        limits=settings.limits,
         version=installed_version(),
         host=server.host,
         port=server.http_port,
@@ -56,5 +57,6 @@ def _key_spec(key: ApiKey) -> KeySpec:
         tenant=key.tenant,
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+        limits=key.limits,
         is_default=key.is_default,
     )

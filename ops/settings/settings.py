@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.settings.api_keys import ApiKey
+from schemas.policy import LimitsPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    limits: LimitsPolicy
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

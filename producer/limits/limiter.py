@@ -28,6 +28,12 @@ from schemas.requests import Identity
 _log = structlog.stdlib.get_logger("inferflux.limits")
 
 LEASE_S = 3.0
+_FIELDS = {
+    Kind.REQUESTS: "requests_per_minute",
+    Kind.TOKENS: "tokens_per_minute",
+    Kind.RUNNING: "concurrent_requests",
+    Kind.DAY: "tokens_per_day",
+}
 _CLOCK_S = 10.0
 _ROUND_S = 1.0
 
@@ -37,6 +43,16 @@ class Ask(NamedTuple):
 
     num_requests: int
     num_tokens: int
+
+
+class Use(NamedTuple):
+    """`limit_name` is the field of a LimitSet."""
+
+    who: Who
+    name: str
+    limit_name: str
+    limit: int
+    used: int
 
 
 class _Counted(NamedTuple):
@@ -86,6 +102,18 @@ class Limiter:
         await self._be_in_time()
         items = [item for rule in rules for item in self._items(rule, ask)]
         return Charge(items, self._background, lambda: self._service_s(model))
+
+    async def uses(self) -> list[Use]:
+        """What is used of every limit now. Raises BrokerUnavailable."""
+        rules = self._rules.all() if self._rules is not None else []
+        if not rules:
+            return []
+        await self._be_in_time()
+        return [await self._use(rule, kind, limit) for rule in rules for kind, limit in _limits(rule) if limit]
+
+    async def _use(self, rule: Rule, kind: Kind, limit: int) -> Use:
+        counted = _Counted(rule.who, rule.name, kind)
+        return Use(rule.who, rule.name, _FIELDS[kind], limit, await self._counter(counted).use())
 
     async def run(self) -> None:
         """Keep what is held, and the time, until cancelled."""
@@ -149,17 +177,12 @@ class Limiter:
                 del self._used_at[counted]
 
     def _items(self, rule: Rule, ask: Ask) -> list[Item]:
-        asked = (
-            (Kind.REQUESTS, ask.num_requests, rule.limits.requests_per_minute),
-            (Kind.TOKENS, ask.num_tokens, rule.limits.tokens_per_minute),
-            (Kind.RUNNING, ask.num_requests, rule.limits.concurrent_requests),
-            (Kind.DAY, ask.num_tokens, rule.limits.tokens_per_day),
-        )
-        return [
-            Item(rule, kind, amount, limit, self._entry(_Counted(rule.who, rule.name, kind), amount))
-            for kind, amount, limit in asked
-            if limit
-        ]
+        items = []
+        for kind, limit in _limits(rule):
+            amount = ask.num_tokens if kind in (Kind.TOKENS, Kind.DAY) else ask.num_requests
+            if limit:
+                items.append(Item(rule, kind, amount, limit, self._entry(_Counted(rule.who, rule.name, kind), amount)))
+        return items
 
     def _entry(self, counted: _Counted, amount: int) -> Entry:
         self._used_at[counted] = time.monotonic()
@@ -172,6 +195,16 @@ class Limiter:
                 return RunningEntry(self._hold(counted), amount)
             case Kind.DAY:
                 return DayEntry(self._day(counted), amount)
+
+    def _counter(self, counted: _Counted) -> RollingWindow | Holds | DayBudget:
+        self._used_at[counted] = time.monotonic()
+        match counted.kind:
+            case Kind.REQUESTS | Kind.TOKENS:
+                return self._window(counted)
+            case Kind.RUNNING:
+                return self._hold(counted)
+            case Kind.DAY:
+                return self._day(counted)
 
     def _window(self, counted: _Counted) -> RollingWindow:
         if counted not in self._windows:
@@ -192,3 +225,8 @@ class Limiter:
         if counted.kind is Kind.DAY:
             return CounterRow(self._counters, STREAM_LIMITS_DAILY, lambda day: day_counter(*counted, day))
         return CounterRow(self._counters, STREAM_LIMITS, lambda number: minute_counter(*counted, number))
+
+
+def _limits(rule: Rule) -> list[tuple[Kind, int]]:
+    """The limits of a rule by kind; 0 is none."""
+    return [(kind, getattr(rule.limits, field)) for kind, field in _FIELDS.items()]

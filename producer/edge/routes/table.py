@@ -2,7 +2,7 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests
-from producer.edge.routes.admin import policy
+from producer.edge.routes.admin import policy, rate_limit
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -12,6 +12,9 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
     Route("GET", "/v1/requests/{id}/events", requests.resume_request),
     Route("GET", "/v1/admin/policy", policy.show_policy),
+    Route("GET", "/v1/admin/rate_limit", rate_limit.show_rate_limit),
+    Route("PUT", "/v1/admin/rate_limit", rate_limit.set_rate_limit),
+    Route("GET", "/v1/admin/rate_limit/use", rate_limit.show_use),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),
