@@ -43,6 +43,9 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json(self._send("POST", path, body))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._json(self._send("PUT", path, body))
+
     def probe(self, path: str) -> httpx2.Response:
         """The answer whatever its status. Raises Failure when nothing listens."""
         return self._send("GET", path)

@@ -7,6 +7,7 @@ from ops.cli.program import Entry, LazyGroup
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
+    "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
 }
 
 
@@ -16,6 +17,7 @@ def command() -> None:
 
     \b
       inferctl admin policy show
+      inferctl admin rate-limit --set 60
 
     What is changed here holds for all edges at once, and over restarts.
     """
