@@ -52,12 +52,14 @@ class BrokerConfig:
     """Where and as whom to connect. `url` may list several servers, comma-separated.
 
     `credentials` is a directory of role files, one such file, or a `.creds` file; None takes the login from the url.
+    `tenant` is whose batches are published.
     """
 
     url: str
     role: Role
     name: str
     credentials: Path | None = None
+    tenant: str | None = None
 
 
 class Connection:
@@ -277,7 +279,7 @@ class Connection:
         options: dict[str, Any] = {
             "servers": self._config.url.split(","),
             "name": self._config.name,
-            "inbox_prefix": inbox_prefix(self._config.role),
+            "inbox_prefix": inbox_prefix(self._config.role, self._config.tenant),
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.1,
             "ping_interval": 5,
@@ -288,7 +290,7 @@ class Connection:
             "closed_cb": self._on_closed,
         }
         if self._config.credentials is not None:
-            login = find_login(self._config.credentials, self._config.role)
+            login = find_login(self._config.credentials, self._config.role, self._config.tenant)
             if isinstance(login, Path):
                 options["user_credentials"] = str(login)
             else:
@@ -305,6 +307,8 @@ class Connection:
         if _parse_version(version) < MIN_VERSION:
             needed = ".".join(map(str, MIN_VERSION))
             raise BrokerUnsuitable(f"nats-server {version} is too old: {needed} or later is needed")
+        if self.role is Role.BATCH:
+            return  # it may not ask for the account's figures
         while True:
             try:
                 await self.api("INFO", timeout_s=_ATTEMPT_S)
