@@ -53,7 +53,8 @@ class EdgeConfig:
     """Settings of one edge process. Times in seconds, sizes in bytes; port 0 takes a free one.
 
     `max_concurrent` bounds generation calls in this edge, held, queued and streaming together; each prompt of a call
-    counts. `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
+    counts. `body_pace`: the seconds that any body has, and how many bytes of it earn another, up to `body_timeout_s`.
+    `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
     one stream has not got rid of; a client that leaves it full for `slow_reader_timeout_s` is cut. `run_file` lists the
     workers whose metrics this edge passes on; None when it runs alone.
     """
@@ -71,6 +72,9 @@ class EdgeConfig:
     max_body_bytes: int = 8 * 1024 * 1024
     body_buffer_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 60.0
+    body_pace: tuple[float, int] = (15.0, 4096)
+    header_timeout_s: float = 30.0
+    idle_timeout_s: float = 65.0
     request_timeout_s: float = 600.0
     # The journal lives an hour, and a client may resume a quarter of an hour after the end.
     max_timeout_s: float = 2700.0

@@ -26,6 +26,7 @@ from producer.edge.exposition import exposition
 from producer.edge.listening import SocketOptions, listen, listen_nearby, port_of
 from producer.edge.output_filter import FilterFactory
 from producer.edge.protocol import ConnectionLimits, make_protocol
+from producer.edge.security_headers import SecurityHeaders
 from producer.edge.services import Services, open_services
 
 _log = structlog.stdlib.get_logger("inferflux.edge.serve")
@@ -72,7 +73,9 @@ async def run_edge(
             open_services(config, broker_config, extra_stages=extra_stages, filters=filters) as services,
             _scrape_port(services) as metrics_url,
         ):
-            server = _make_server(create_app(config, services), config.drain_timeout_s, _connection_limits(config))
+            server = _make_server(
+                create_app(config, services), config.drain_timeout_s, _connection_limits(config), config.idle_timeout_s
+            )
             with _signals(stopping, services, server) if handle_signals else contextlib.nullcontext():
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
@@ -117,13 +120,22 @@ def _socket_options(config: EdgeConfig) -> SocketOptions:
 
 def _connection_limits(config: EdgeConfig) -> ConnectionLimits:
     """Of the rest an eighth is left for the last event, which goes in whole. Besides those of calls, some may idle."""
-    return ConnectionLimits(2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8)
+    return ConnectionLimits(
+        2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8, config.header_timeout_s
+    )
 
 
-def _make_server(app: ASGIApp, drain_timeout_s: float, limits: ConnectionLimits, *, lifespan: bool = True) -> _Server:
+def _make_server(
+    app: ASGIApp,
+    drain_timeout_s: float,
+    limits: ConnectionLimits,
+    idle_timeout_s: float = _KEEP_ALIVE_S,
+    *,
+    lifespan: bool = True,
+) -> _Server:
     return _Server(
         uvicorn.Config(
-            app,
+            SecurityHeaders(app),
             http=make_protocol(limits),
             ws="none",
             lifespan="on" if lifespan else "off",
@@ -131,7 +143,7 @@ def _make_server(app: ASGIApp, drain_timeout_s: float, limits: ConnectionLimits,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=idle_timeout_s,  # type: ignore[arg-type]  # any number of seconds will do
             timeout_graceful_shutdown=int(drain_timeout_s) + _FAREWELL_S,
         )
     )
