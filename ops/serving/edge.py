@@ -22,6 +22,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         max_concurrent=server.max_concurrent,
         max_body_bytes=server.max_body_bytes,
         body_timeout_s=server.body_timeout_s,
+        header_timeout_s=server.header_timeout_s,
         request_timeout_s=server.request_timeout_s,
         status_hold_s=server.status_hold_s,
         drain_timeout_s=server.drain_timeout_s,

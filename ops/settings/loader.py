@@ -81,6 +81,7 @@ def _server(values: Values) -> ServerSettings:
         max_concurrent=values.get(table.MAX_CONCURRENT),
         max_body_bytes=values.get(table.MAX_BODY_BYTES),
         body_timeout_s=values.get(table.BODY_TIMEOUT_S),
+        header_timeout_s=values.get(table.HEADER_TIMEOUT_S),
         request_timeout_s=values.get(table.REQUEST_TIMEOUT_S),
         status_hold_s=values.get(table.STATUS_HOLD_S),
         drain_timeout_s=values.get(table.DRAIN_TIMEOUT_S),

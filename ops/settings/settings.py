@@ -16,6 +16,7 @@ class ServerSettings:
     max_concurrent: int
     max_body_bytes: int
     body_timeout_s: float
+    header_timeout_s: float
     request_timeout_s: float
     status_hold_s: float
     drain_timeout_s: float

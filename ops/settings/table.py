@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings import api_keys, model_list
-from ops.settings.kinds import boolean, choice, listing, nats_url, optional, path, text
+from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
 from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
 
@@ -27,7 +27,10 @@ MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
 BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
-    "How long a request body may take to arrive; a slower one is refused with 400.")
+    "How long a request body may take to arrive; a slower one is refused with 400, and one that comes with less than "
+    "4 KiB a second after 15 s.")
+HEADER_TIMEOUT_S = Setting("server.header_timeout_s", seconds(1, 600), 30.0,
+    "How long the headers of a request may take to arrive.")
 REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
     "Deadline of a request that names none.")
 STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,
@@ -36,7 +39,7 @@ DRAIN_TIMEOUT_S = Setting("server.drain_timeout_s", seconds(0, 3600), 30.0,
     "How long streams may run out after SIGTERM; those left are told where to read on.")
 MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
     "Prompts that one call to /v1/completions may carry.")
-CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),
+CORS_ORIGINS = Setting("server.cors_origins", listing(origin()), (),
     "Further origins whose pages may call the API from a browser; `*` is all. Pages of this machine always may.")
 BODY_BUFFER_BYTES = Setting("server.body_buffer_bytes", size_bytes(1024, 2**36), 64 * 2**20,
     "Bytes of request bodies that one edge holds at a time, from the first byte until their requests are queued; "

@@ -211,14 +211,3 @@ async def test_a_body_that_trickles_is_given_up(impatient: Edge, worker: Scripte
             await asyncio.wait({answering}, timeout=0.01)
         answering.result()
     assert not worker.runs
-
-
-async def test_a_body_that_comes_at_a_good_pace_may_take_longer_than_the_grace(impatient: Edge) -> None:
-    """Each piece earns more time than passes until the next."""
-    body = json.dumps(chat("one") | {"user": "u" * 1000}) + " " * 3000
-    async with socket_to(impatient) as socket:
-        await socket.send(f"{CHAT}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")
-        for start in range(0, len(body), 500):
-            await socket.send(body[start : start + 500])
-            await asyncio.sleep(0.05)
-        assert (await socket.answer()).status == 200
