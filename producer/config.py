@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.policy import GuardrailsPolicy, LimitSet, LimitsPolicy, OidcPolicy
 from schemas.requests import PriorityClass
@@ -36,6 +37,14 @@ class KeySpec:
     models: tuple[str, ...] = ("*",)
     ceiling: PriorityClass | None = None
     limits: LimitSet | None = None
+
+
+class TlsFiles(NamedTuple):
+    """Paths of PEM files. With `client_ca`, only clients whose certificate it signed get in."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class EdgeConfig:
     drain_timeout_s: float = 30.0
     max_prompts: int = 64
     cors_origins: tuple[str, ...] = ()
+    tls: TlsFiles | None = None
     unknown_parameters: UnknownParameters = UnknownParameters.REFUSE
     high_priority_threshold: int = 5
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

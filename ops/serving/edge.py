@@ -1,17 +1,28 @@
 """The edge's configuration from the settings."""
 
+import logging
+
+from ops.loopback import is_loopback
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
-from ops.settings.settings import Settings
+from ops.settings.settings import Settings, TlsSettings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
-from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope, UnknownParameters
+from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope, TlsFiles, UnknownParameters
 from schemas.requests import PriorityClass
+
+log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
     """Raises CannotStart: no API key on a host that can be reached from elsewhere, or the pepper cannot be kept."""
     server = settings.server
+    if server.tls is None and not is_loopback(server.host):
+        log.warning(
+            "%s can be reached from elsewhere and speaks no TLS: keys and prompts can be read on their way, unless a "
+            "proxy in front speaks it (server.tls)",
+            server.host,
+        )
     return EdgeConfig(
         edge_id=edge_id,
         pepper=read_pepper(settings),
@@ -28,6 +39,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         drain_timeout_s=server.drain_timeout_s,
         max_prompts=server.max_prompts,
         cors_origins=server.cors_origins,
+        tls=_tls_files(server.tls),
         unknown_parameters=UnknownParameters(server.unknown_parameters),
         body_buffer_bytes=server.body_buffer_bytes,
         stream_buffer_bytes=server.stream_buffer_bytes,
@@ -36,6 +48,12 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         metrics=MetricsConfig(host=settings.metrics_host),
         run_file=run_file(settings.data_dir),
     )
+
+
+def _tls_files(tls: TlsSettings | None) -> TlsFiles | None:
+    if tls is None or tls.cert is None or tls.key is None:
+        return None
+    return TlsFiles(tls.cert, tls.key, tls.ca)
 
 
 def _key_spec(key: ApiKey) -> KeySpec:

@@ -48,6 +48,13 @@ STREAM_BUFFER_BYTES = Setting("server.stream_buffer_bytes", size_bytes(32 * 2**1
     "What one stream may hold that its client has not taken yet, in the edge and in the system's socket together.")
 SLOW_READER_TIMEOUT_S = Setting("server.slow_reader_timeout_s", seconds(1, 600), 60.0,
     "How long a client may leave that buffer full before its stream is cut. The request goes on, and can be resumed.")
+TLS_CERT = Setting("server.tls.cert", optional(path()), None,
+    "Certificate of the HTTP server, with its chain (PEM). With it the server speaks TLS 1.2 or later, and no "
+    "plain HTTP.")
+TLS_KEY = Setting("server.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted). Both are read again when they change, and on SIGHUP.")
+TLS_CLIENT_CA = Setting("server.tls.client_ca", optional(path()), None,
+    "Only clients with a certificate that these (PEM) have signed get in. They need an API key besides.")
 UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "ignore"), "refuse",
     "What happens to a request with a parameter nobody knows: 400, or served with X-InferFlux-Ignored.")
 
@@ -66,6 +73,12 @@ NATS_MAX_FILE = Setting("nats.max_file_bytes", optional(size_bytes(512 * 2**20, 
     "takes what is free, less a GiB; of an external one it is taken to be the account's limit, else 8 GiB.")
 NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
     "Folder of role files, or one file (also .creds), for an external NATS.", "--nats-credentials")
+NATS_TLS_CA = Setting("nats.tls.ca", optional(path()), None,
+    "Who signed the certificate of an external NATS (PEM); without it the system's authorities. The url is `tls://…`.")
+NATS_TLS_CERT = Setting("nats.tls.cert", optional(path()), None,
+    "Certificate to show to a NATS that asks for one (PEM).")
+NATS_TLS_KEY = Setting("nats.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted).")
 
 # Models, one row per field of a model
 MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
