@@ -1,10 +1,12 @@
 """Talks to an edge: one base address, one key, errors that name what to do."""
 
+import ssl
 from collections.abc import Generator, Mapping
 from typing import Any
 
 import httpx2
 
+from ops.client.address import parse_address, tls_reason
 from ops.client.resuming import ResumingStream, message
 from ops.errors import Failure
 from ops.loopback import DEV_KEY, is_loopback
@@ -17,10 +19,14 @@ READ_TIMEOUT_S = 3600.0
 class Client:
     """Synchronous; `close` it, or use it as a context."""
 
-    def __init__(self, host: str, port: int, api_key: str | None) -> None:
-        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        self.base_url = f"http://{bracketed}:{port}"
-        is_local = is_loopback(host)
+    def __init__(self, host: str, port: int | None, api_key: str | None, tls: ssl.SSLContext | None = None) -> None:
+        """`host` is a name, or an address with its scheme and perhaps a port. `tls` None: the system's authorities.
+
+        Raises Failure for an address that is none.
+        """
+        address = parse_address(host, port)
+        self.base_url = address.url
+        is_local = is_loopback(address.host)
         key = api_key or (DEV_KEY if is_local else None)
         self._http = httpx2.Client(
             base_url=self.base_url,
@@ -28,6 +34,7 @@ class Client:
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
             trust_env=not is_local,
+            verify=tls if tls is not None else True,
         )
 
     def __enter__(self) -> "Client":
@@ -72,6 +79,8 @@ class Client:
     def _name(self, problem: httpx2.Response | httpx2.TransportError) -> Failure:
         """What to tell about a response that is none, or about no response."""
         match problem:
+            case httpx2.ConnectError() if (reason := tls_reason(problem)) is not None:
+                return Failure(f"{self.base_url}: {reason}")
             case httpx2.ConnectError():
                 return Failure(f"nothing listens on {self.base_url}; start with make up")
             case httpx2.TimeoutException():

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from producer.edge.admission import Admission, admit
 from producer.edge.answering import answer
 from producer.edge.arrivals import Arrival
-from producer.edge.body import read_json
+from producer.edge.body import Pace, read_json
 from producer.edge.calls import Call, Superseded
 from producer.edge.context import context_of, identity_of
 from producer.edge.departure import Departure
@@ -86,7 +86,9 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
 async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan, arrival: Arrival) -> Asked:
     config = services.config
     directives = read_directives(request.headers, services.limits.max_timeout_s)
-    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes)
+    values, body = await read_json(
+        request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes, Pace(*config.body_pace)
+    )
     checked = check_parameters(endpoint, values, config.unknown_parameters)
     plan = to_plan(checked.values, services.limits)
     return Asked(plan, directives, body_hash(endpoint, body), checked.ignored)
