@@ -1,16 +1,27 @@
 """The edge's configuration from the settings."""
 
+from ops.errors import CannotStart
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
-from ops.settings.settings import Settings
+from ops.settings.settings import AuditSettings, Settings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
-from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope, UnknownParameters
+from producer.audit.log_file import AuditLog
+from producer.config import (
+    AuditConfig,
+    AuditContent,
+    AuditLevel,
+    EdgeConfig,
+    KeySpec,
+    MetricsConfig,
+    Scope,
+    UnknownParameters,
+)
 from schemas.requests import PriorityClass
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that can be reached from elsewhere, or the pepper cannot be kept."""
+    """Raises CannotStart: no API key on a host that others can reach; the pepper or the audit log cannot be kept."""
     server = settings.server
     return EdgeConfig(
         edge_id=edge_id,
@@ -33,6 +44,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         slow_reader_timeout_s=server.slow_reader_timeout_s,
         high_priority_threshold=settings.runtime.high_priority_threshold,
         metrics=MetricsConfig(host=settings.metrics_host),
+        audit=_audit(settings.audit),
         run_file=run_file(settings.data_dir),
     )
 
@@ -46,3 +58,12 @@ def _key_spec(key: ApiKey) -> KeySpec:
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
     )
+
+
+def _audit(audit: AuditSettings) -> AuditConfig:
+    if audit.log is not None:
+        try:
+            AuditLog(audit.log).check()
+        except OSError as error:
+            raise CannotStart(f"logging.audit_log {audit.log}: {error.strerror}") from None
+    return AuditConfig(AuditLevel(audit.level), AuditContent(audit.content), audit.log)

@@ -95,6 +95,13 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    level: str
+    content: str
+    log: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything. `models` is empty when none is configured: what is served then depends on what is installed."""
 
@@ -108,3 +115,4 @@ class Settings:
     auth: AuthSettings
     metrics_host: str
     logging: LoggingSettings
+    audit: AuditSettings

@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from broker.audit_stream import AuditStream
 from producer.audit.chain import Chain
 from producer.audit.keys import AuditKeys
+from producer.audit.log_copy import LogCopy
+from producer.audit.log_file import AuditLog
 from producer.audit.writer import AuditWriter
+from producer.config import AuditConfig
 from schemas.audit import AuditEvent, Outcome
 
 _FLUSH_S = 3.0
@@ -17,10 +20,16 @@ _FLUSH_S = 3.0
 class Audit:
     """Owned by the services of one edge."""
 
-    def __init__(self, stream: AuditStream, pepper: bytes, edge_id: str, on_lost: Callable[[], None]) -> None:
-        self._writer = AuditWriter(Chain(stream, AuditKeys(pepper), edge_id), on_lost)
+    def __init__(
+        self, stream: AuditStream, config: AuditConfig, pepper: bytes, edge_id: str, on_lost: Callable[[], None]
+    ) -> None:
         self._stream = stream
         self._edge_id = edge_id
+        self.config = config
+        self.keys = AuditKeys(pepper)
+        self._chain = Chain(stream, self.keys, edge_id)
+        copy = LogCopy(AuditLog(config.log), stream, self.keys, edge_id) if config.log is not None else None
+        self._writer = AuditWriter(self._chain, on_lost, copy)
 
     def note(self, event: AuditEvent) -> None:
         """Record what happened, in the background. While it cannot be, requests go on and the loss is counted."""
@@ -49,3 +58,4 @@ class Audit:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            self._writer.close()

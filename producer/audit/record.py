@@ -11,6 +11,9 @@ from schemas.audit import AuditEvent
 # What stands before a chain's first record.
 NOTHING = "0" * 64
 _MAX_TEXT = 256
+# Characters of a detail, such as a prompt that is recorded as it is.
+MAX_CONTENT = 16 * 1024
+_INT64 = 2**63
 _VERSION = 1
 
 
@@ -83,9 +86,11 @@ def _facts(event: AuditEvent) -> dict[str, Any]:
 
 
 def _detail(value: str | int | float | bool) -> str | int | float | bool:
-    return _clean(value, None) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _clean(value, MAX_CONTENT)
+    return value if isinstance(value, bool | float) or -_INT64 <= value < _INT64 else str(value)
 
 
-def _clean(text: str, length: int | None) -> str:
+def _clean(text: str, length: int) -> str:
     """Cut to `length`, and without halves of characters, which JSON cannot hold."""
     return text[:length].encode("utf-8", "replace").decode()

@@ -177,7 +177,7 @@ def _build(
         models=models,
         policy=policy,
         authenticator=Authenticator(keys),
-        audit=Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc),
+        audit=Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc),
         metrics=metrics,
         drain=Drain(),
         calls=calls,
