@@ -10,6 +10,7 @@ from producer.audit.chain import Chain
 from producer.audit.keys import AuditKeys
 from producer.audit.log_copy import LogCopy
 from producer.audit.log_file import AuditLog
+from producer.audit.reading import AuditReader
 from producer.audit.writer import AuditWriter
 from producer.config import AuditConfig
 from schemas.audit import AuditEvent, Outcome
@@ -28,6 +29,7 @@ class Audit:
         self.config = config
         self.keys = AuditKeys(pepper)
         self._chain = Chain(stream, self.keys, edge_id)
+        self.reader = AuditReader(stream, self.keys, edge_id, lambda: self._chain.farthest)
         copy = LogCopy(AuditLog(config.log), stream, self.keys, edge_id) if config.log is not None else None
         self._writer = AuditWriter(self._chain, on_lost, copy)
 

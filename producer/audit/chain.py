@@ -62,14 +62,15 @@ class Chain:
         self._keys = keys
         self.writer = Writer(writer, secrets.token_hex(4))
         self._end: Link | None = None
+        self._farthest = Link()
         self._seen: Seen | None = None
         self._looked_at = -math.inf
         self._unknown: Block | None = None
 
     @property
-    def end(self) -> Link | None:
-        """Where it ends in the stream; None while that is not known."""
-        return self._end
+    def farthest(self) -> Link:
+        """The last record that was stored for sure, even if the stream has lost it."""
+        return self._farthest
 
     async def append(self, events: Sequence[Dated], give_up_s: float) -> tuple[Block, int]:
         """Store events behind the chain's end; their block and its sequence. Raises NotStored."""
@@ -97,7 +98,8 @@ class Chain:
             self._looked_at = time.monotonic()
         end, block = self._end, self._unknown
         if block is not None and block.end.mac == end.mac:
-            self._unknown = None
+            self._unknown = self._seen = None
+            self._note_stored(end)
             return block, end.seq
         is_offered_again = block is not None and block.behind == end
         if block is None or not is_offered_again:
@@ -111,7 +113,12 @@ class Chain:
             raise
         self._unknown = self._seen = None
         self._end = block.end._replace(seq=seq)
+        self._note_stored(self._end)
         return block, seq
+
+    def _note_stored(self, end: Link) -> None:
+        if end.number > self._farthest.number:
+            self._farthest = end
 
     async def _find_end(self, give_up_s: float) -> Link:
         own = await self._stream.last(self.writer.id, give_up_s=give_up_s)
