@@ -156,13 +156,14 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
@@ -177,7 +178,7 @@ def _build(
         models=models,
         policy=policy,
         authenticator=Authenticator(keys),
-        audit=Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc),
+        audit=audit,
         metrics=metrics,
         drain=Drain(),
         calls=calls,

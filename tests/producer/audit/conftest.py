@@ -21,9 +21,9 @@ def open_audit(broker: Broker) -> Open:
 
     @asynccontextmanager
     async def opened(
-        writer: str = "e1", on_lost: Callable[[], None] = lambda: None, **config: Any
+        writer: str = "e1", on_lost: Callable[[], None] = lambda: None, pepper: bytes = PEPPER, **config: Any
     ) -> AsyncIterator[Audit]:
-        audit = Audit(AuditStream(broker.edge), AuditConfig(**config), PEPPER, writer, on_lost)
+        audit = Audit(AuditStream(broker.edge), AuditConfig(**config), pepper, writer, on_lost)
         async with audit.running():
             yield audit
 
