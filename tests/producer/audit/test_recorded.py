@@ -13,6 +13,7 @@ from producer.config import AuditConfig, AuditContent, AuditLevel
 from tests.conftest import Broker
 from tests.producer.audit.test_writer import records
 from tests.producer.conftest import CONFIG, READ_KEY, Edge, chat, running_edge, until_served
+from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import ScriptedWorker
 from tests.support.counts import full_or
 
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.nats
 
 async def recorded(broker: Broker, action: str) -> list[dict[str, Any]]:
     return [each for each in await records(broker) if each["action"] == action]
+
+
+async def has_records(broker: Broker) -> bool:
+    return bool(await records(broker))
 
 
 async def call_with(edge: Edge, key: str, path: str = "/v1/models") -> int:
@@ -130,8 +135,7 @@ async def test_texts_can_be_left_out_altogether(broker: Broker, worker: Scripted
 async def test_requests_go_on_while_nothing_can_be_recorded(broker: Broker, worker: ScriptedWorker) -> None:
     async with running_edge(broker, audited(AuditLevel.REQUESTS)) as edge:
         await until_served(edge)
-        while not await records(broker):
-            await asyncio.sleep(0.01)
+        await eventually(lambda: has_records(broker))
         await broker.topology.api("STREAM.DELETE.INFERFLUX_AUDIT")
         assert (await edge.post(chat())).status_code == 200
         await broker.apply()
