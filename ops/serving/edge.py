@@ -1,6 +1,7 @@
 """The edge's configuration from the settings."""
 
 from ops.errors import CannotStart
+from ops.serving.broker import is_broker_of_data_dir
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
 from ops.settings.settings import AuditSettings, Settings
@@ -14,6 +15,7 @@ from producer.config import (
     EdgeConfig,
     KeySpec,
     MetricsConfig,
+    PolicyConfig,
     Scope,
     UnknownParameters,
 )
@@ -46,6 +48,16 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         metrics=MetricsConfig(host=settings.metrics_host),
         audit=_audit(settings.audit),
         run_file=run_file(settings.data_dir),
+        policy=_policy_config(settings),
+    )
+
+
+def _policy_config(settings: Settings) -> PolicyConfig:
+    """A random key of this machine serves a broker of this machine only: edges elsewhere could not read it."""
+    return PolicyConfig(
+        passphrase=settings.policy.passphrase,
+        key_file=settings.data_dir / "policy.key" if is_broker_of_data_dir(settings) else None,
+        store=settings.policy.store or settings.data_dir / "policy.store",
     )
 
 
@@ -57,6 +69,7 @@ def _key_spec(key: ApiKey) -> KeySpec:
         tenant=key.tenant,
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+        is_default=key.is_default,
     )
 
 

@@ -52,6 +52,7 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
 
@@ -64,6 +65,7 @@ class Services:
     queue: WorkQueue
     models: Models
     policy: LivePolicy
+    policy_store: PolicyStore
     authenticator: Authenticator
     audit: Audit
     metrics: EdgeMetrics
@@ -125,7 +127,7 @@ async def open_services(
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
 ) -> AsyncIterator[Services]:
-    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
     `extra_stages` run after the model is known and before the queue is looked at.
     """
@@ -138,7 +140,10 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield _build(config, connection, registry, hub, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters)
+        await services.policy_store.start()
+        stack.push_async_callback(services.policy_store.close)
+        yield services
 
 
 def _build(
@@ -177,6 +182,7 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
+        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         authenticator=Authenticator(keys),
         audit=audit,
         metrics=metrics,

@@ -1,1 +1,1 @@
-"""Routes for administrators: one file for each resource."""
+"""Administration: one file for each resource. Every route needs the scope admin."""
