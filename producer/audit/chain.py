@@ -76,9 +76,8 @@ class Chain:
         """Store events behind the chain's end; their block and its sequence. Raises NotStored."""
         deadline = time.monotonic() + give_up_s
         while True:
-            left = max(0.1, deadline - time.monotonic())
             try:
-                return await self._append(events, left)
+                return await self._append(events, deadline)
             except WrongSequence as error:
                 # Another process writes under our id, or what was offered before has arrived.
                 self._end = None
@@ -90,11 +89,11 @@ class Chain:
             except BrokerError as error:
                 raise NotStored(str(error), is_certain=self._unknown is None) from error
 
-    async def _append(self, events: Sequence[Dated], give_up_s: float) -> tuple[Block, int]:
+    async def _append(self, events: Sequence[Dated], deadline: float) -> tuple[Block, int]:
         if self._end is None:
-            self._end = await self._find_end(give_up_s)
+            self._end = await self._find_end(_left(deadline))
         if time.monotonic() - self._looked_at >= _LOOK_S:
-            self._seen = await self._look(give_up_s)
+            self._seen = await self._look(_left(deadline))
             self._looked_at = time.monotonic()
         end, block = self._end, self._unknown
         if block is not None and block.end.mac == end.mac:
@@ -106,7 +105,7 @@ class Chain:
             block = self._seal(events, end)
         self._unknown = block
         try:
-            seq = await self._stream.append(self.writer.id, block.payload, behind=end.seq, give_up_s=give_up_s)
+            seq = await self._stream.append(self.writer.id, block.payload, behind=end.seq, give_up_s=_left(deadline))
         except (StreamFull, PayloadTooLarge, Refused):
             if not is_offered_again:
                 self._unknown = None
@@ -140,6 +139,10 @@ class Chain:
             lines.append(line)
             end, seen = Link(end.number + 1, parse(line).mac, behind.seq), None
         return Block(tuple(lines), behind, end)
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
 
 
 def _last_line(record: Record | None) -> Line | None:

@@ -72,6 +72,7 @@ class AuditWriter:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _refused: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, event: AuditEvent) -> None:
         """Record it as soon as possible. Never waits."""
@@ -111,14 +112,22 @@ class AuditWriter:
             pause = min(2 * pause, _MAX_RETRY_S)
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing waits any more; False when that takes longer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+        """Try to record what waits; False when an attempt fails or it takes longer."""
+        self._refused.clear()
+        self._urgent.set()
+        waited = {asyncio.create_task(self._idle.wait()), asyncio.create_task(self._refused.wait())}
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for each in waited:
+            each.cancel()
         return not self._pending
 
     def close(self) -> None:
-        """After `run` has ended."""
+        """After `run` has ended. What waits still is lost, and counted."""
+        left = [*self._batch, *self._waiting]
+        if left:
+            _log.error("audit records are lost", number=len(left))
+        for item in left:
+            self._lose(item)
         if self.copy is not None:
             self.copy.close()
 
@@ -217,6 +226,7 @@ class AuditWriter:
 
     def _refuse(self, error: NotStored) -> None:
         """Tell those who wait. What they waited for is left out from now on, unless it may be stored yet."""
+        self._refused.set()
         _log.warning("audit records wait", number=self.num_waiting, error=str(error))
         for item in self._batch:
             if item.stored is not None and not item.stored.done():

@@ -24,6 +24,7 @@ class Planted(NamedTuple):
     key: str
     admin_key: str
     pepper: str
+    passphrase: str
     token: str
     prompt: str
 
@@ -35,7 +36,14 @@ def jwt_like(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def secret() -> Planted:
-    return Planted(planted("key"), planted("admin"), planted("pepper"), jwt_like(planted("token")), planted("prompt"))
+    return Planted(
+        planted("key"),
+        planted("admin"),
+        planted("pepper"),
+        planted("passphrase"),
+        jwt_like(planted("token")),
+        planted("prompt"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, secret: Planted) -> Iterator
     env = {
         "INFERFLUX_API_KEYS": f"{secret.key}:generate+read,{secret.admin_key}:generate+read+admin",
         "INFERFLUX_KEY_PEPPER": secret.pepper,
+        "INFERFLUX_POLICY_PASSPHRASE": secret.passphrase,
         "INFERFLUX_LOG_LEVEL": "debug",
         "INFERFLUX_AUDIT__LEVEL": "requests",
         "INFERFLUX_AUDIT_LOG": str(folder / "audit.jsonl"),
@@ -112,7 +121,13 @@ def test_no_secret_gets_out(stack: Stack, secret: Planted, tmp_path: Path) -> No
     wanted = "/v1/admin/audit?action=request.generate&outcome=allowed"
     until(lambda: json.loads(ask(stack, wanted, secret.admin_key)[1])["data"], "the request is recorded")
     texts = {f"refusal {number}: {status}": text for number, (status, text) in enumerate(refused)}
-    for path in ("/metrics", "/v1/admin/audit?limit=1000", "/v1/admin/audit/export", "/v1/admin/audit/verify"):
+    for path in (
+        "/metrics",
+        "/v1/admin/audit?limit=1000",
+        "/v1/admin/audit/export",
+        "/v1/admin/audit/verify",
+        "/v1/admin/policy",
+    ):
         status, texts[path] = ask(stack, path, secret.admin_key)
         assert status == 200
     texts["the wrong key on a command line"] = wrong_key(stack, secret)
