@@ -62,6 +62,31 @@ class TlsFiles(NamedTuple):
     client_ca: Path | None = None
 
 
+class AuditLevel(StrEnum):
+    """What is recorded; each level adds to the one before."""
+
+    CHANGES = "changes"
+    DENIALS = "denials"
+    REQUESTS = "requests"
+
+
+class AuditContent(StrEnum):
+    """What stands for prompts and answers in the records of requests."""
+
+    NONE = "none"
+    HASH = "hash"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """`log` is a file that gets what this edge records, besides the broker."""
+
+    level: AuditLevel = AuditLevel.DENIALS
+    content: AuditContent = AuditContent.HASH
+    log: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """Where the edge is scraped without a key. `port_moves`: a taken port is no error, the next free one is used."""
@@ -117,6 +142,7 @@ class EdgeConfig:
     unknown_parameters: UnknownParameters = UnknownParameters.REFUSE
     high_priority_threshold: int = 5
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     run_file: Path | None = None
 
     @property

@@ -1,7 +1,7 @@
 """Talks to an edge: one base address, one key, errors that name what to do."""
 
 import ssl
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import httpx2
@@ -49,6 +49,24 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json(self._send("POST", path, body))
+
+    def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
+        """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
+        try:
+            return self._json(self._http.request("POST", path, content=chunks))
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
+
+    def download(self, path: str) -> Generator[bytes, None, None]:
+        """The bytes of an answer as they come. Raises Failure, also when the connection ends before the answer."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._name(response)
+                yield from response.iter_bytes()
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
 
     def probe(self, path: str) -> httpx2.Response:
         """The answer whatever its status. Raises Failure when nothing listens."""

@@ -2,21 +2,34 @@
 
 import logging
 
+from ops.errors import CannotStart
 from ops.loopback import is_loopback
 from ops.serving.broker import is_broker_of_data_dir
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
-from ops.settings.settings import Settings, TlsSettings
+from ops.settings.settings import AuditSettings, Settings, TlsSettings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
-from producer.config import EdgeConfig, KeySpec, MetricsConfig, PolicyConfig, Scope, TlsFiles, UnknownParameters
+from producer.audit.log_file import AuditLog
+from producer.config import (
+    AuditConfig,
+    AuditContent,
+    AuditLevel,
+    EdgeConfig,
+    KeySpec,
+    MetricsConfig,
+    PolicyConfig,
+    Scope,
+    TlsFiles,
+    UnknownParameters,
+)
 from schemas.requests import PriorityClass
 
 log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that can be reached from elsewhere, or the pepper cannot be kept."""
+    """Raises CannotStart: no API key on a host that others can reach; the pepper or the audit log cannot be kept."""
     server = settings.server
     if server.tls is None and not is_loopback(server.host):
         log.warning(
@@ -47,6 +60,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         slow_reader_timeout_s=server.slow_reader_timeout_s,
         high_priority_threshold=settings.runtime.high_priority_threshold,
         metrics=MetricsConfig(host=settings.metrics_host),
+        audit=_audit(settings.audit),
         run_file=run_file(settings.data_dir),
         policy=_policy_config(settings),
     )
@@ -77,3 +91,12 @@ def _key_spec(key: ApiKey) -> KeySpec:
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
         is_default=key.is_default,
     )
+
+
+def _audit(audit: AuditSettings) -> AuditConfig:
+    if audit.log is not None:
+        try:
+            AuditLog(audit.log).check()
+        except OSError as error:
+            raise CannotStart(f"logging.audit_log {audit.log}: {error.strerror}") from None
+    return AuditConfig(AuditLevel(audit.level), AuditContent(audit.content), audit.log)

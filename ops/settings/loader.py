@@ -10,6 +10,7 @@ from ops.settings.errors import SettingsError
 from ops.settings.models import read_models
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
+    AuditSettings,
     AuthSettings,
     LoggingSettings,
     NatsSettings,
@@ -68,6 +69,9 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         policy=_policy(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
+        audit=AuditSettings(
+            values.get(table.AUDIT_LEVEL), values.get(table.AUDIT_CONTENT), values.get(table.AUDIT_LOG)
+        ),
     )
 
 

@@ -115,6 +115,13 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    level: str
+    content: str
+    log: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything. `models` is empty when none is configured: what is served then depends on what is installed."""
 
@@ -129,3 +136,4 @@ class Settings:
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings
+    audit: AuditSettings

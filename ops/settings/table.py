@@ -210,7 +210,13 @@ LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error")
 LOG_FORMAT = Setting("logging.format", choice("console", "json"), "console",
     "Lines for people, or one JSON object each.", None, "INFERFLUX_LOG_FORMAT")
 AUDIT_LOG = Setting("logging.audit_log", optional(path()), None,
-    "File for the audit record.", None, "INFERFLUX_AUDIT_LOG", available=False)
+    "File that gets, line by line, what this edge records for the audit; without it the record is in the broker alone.",
+    None, "INFERFLUX_AUDIT_LOG")
+AUDIT_LEVEL = Setting("audit.level", choice("changes", "denials", "requests"), "denials",
+    "What is recorded: changes that administrators make; refused credentials and requests that a rule forbids too; or "
+    "every request.")
+AUDIT_CONTENT = Setting("audit.content", choice("hash", "none", "full"), "hash",
+    "What a recorded request says of its prompt and answer: a keyed hash, nothing, or the text itself.")
 
 # Processes: flags without a key
 CONFIG = Setting("", optional(path()), None, "Configuration file (YAML).", "--config")

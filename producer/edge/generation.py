@@ -11,6 +11,7 @@ from starlette.responses import Response
 from producer.edge.admission import Admission, admit
 from producer.edge.answering import answer
 from producer.edge.arrivals import Arrival
+from producer.edge.audited import note_refused_call, remember_prompt
 from producer.edge.body import Pace, read_json
 from producer.edge.calls import Call, Superseded
 from producer.edge.context import context_of, identity_of
@@ -72,6 +73,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
                 raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)
+        note_refused_call(services.audit, request, model, error)
         _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
         raise
     reader = Reader(
@@ -132,7 +134,9 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
         traceparent=asked.directives.traceparent,
         journaled=asked.directives.journaled,
     )
-    return await services.submitter.submit(admission, order)
+    call = await services.submitter.submit(admission, order)
+    remember_prompt(services.audit, call, asked.plan)
+    return call
 
 
 def _timeout_s(asked: Asked, default_s: float) -> float:
