@@ -68,6 +68,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
             departure = Departure(request.receive)
             try:
                 call = await _start(request, services, asked)
+                services.key_watch.follow(call, context_of(request).key_digest)
             except BaseException:
                 await departure.stop()
                 raise

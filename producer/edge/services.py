@@ -33,6 +33,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
+from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -52,6 +53,7 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
@@ -66,6 +68,9 @@ class Services:
     models: Models
     policy: LivePolicy
     policy_store: PolicyStore
+    lockout: Lockout
+    keys: ApiKeys
+    key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
     metrics: EdgeMetrics
@@ -115,6 +120,7 @@ class Services:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
+                self.key_watch.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -169,6 +175,8 @@ def _build(
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
     lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
+    key_watch = KeyWatch(keys, calls, lifecycle)
+    policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
@@ -183,6 +191,9 @@ def _build(
         models=models,
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
+        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        keys=keys,
+        key_watch=key_watch,
         authenticator=Authenticator(keys),
         audit=audit,
         metrics=metrics,
