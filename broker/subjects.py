@@ -7,6 +7,7 @@ inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is a part of the window, or a lease
 inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
+inferflux.{batch,result}.<tenant>.<…>           what a tenant publishes as a batch, and the answers to it
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -27,6 +28,7 @@ STREAM_DLQ = "INFERFLUX_DLQ"
 STREAM_AUDIT = "INFERFLUX_AUDIT"
 STREAM_LIMITS = "INFERFLUX_LIMITS"
 STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
+STREAM_RESULTS = "INFERFLUX_RESULTS"
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
@@ -231,6 +233,16 @@ def clock_counter(edge_id: str) -> str:
     if not is_valid_id(edge_id):
         raise ValueError(f"not a valid id: {edge_id!r}")
     return f"inferflux.limit.minute.clock.{edge_id}"
+
+
+def tenant_batches(tenant: str) -> str:
+    """All that one tenant may publish as batches."""
+    return f"inferflux.batch.{encode_token(tenant)}.*"
+
+
+def tenant_results(tenant: str) -> str:
+    """The answers to the batches of one tenant."""
+    return f"inferflux.result.{encode_token(tenant)}.>"
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

@@ -88,9 +88,10 @@ class StoredKey(_Part):
 
 
 class RevokedKey(_Part):
-    """A key that opens nothing any more, wherever else it is configured."""
+    """A key that opens nothing any more, wherever else it is configured. `id` of a stored one, empty of others."""
 
     name: str
+    id: str = ""
     revoked_at: int
 
 

@@ -14,8 +14,10 @@ _KEY = "inferflux.context"
 
 @dataclass(slots=True)
 class Context:
-    """`request_id` is ours and may be replaced by that of an existing call; times are monotonic. `limits` are headers
-    that say how the caller stands with its limits.
+    """`request_id` is ours and may be replaced by that of an existing call; times are monotonic.
+
+    `key_digest` is what is kept of the API key that was presented, None when it was none. `limits` are
+    headers that say how the caller stands with its limits.
     """
 
     request_id: str
@@ -23,6 +25,7 @@ class Context:
     cors_origin: str | None = None
     received_at: float = field(default_factory=time.monotonic)
     identity: Identity | None = None
+    key_digest: bytes | None = field(default=None, repr=False)
     limits: dict[str, str] = field(default_factory=dict)
 
     def become(self, identity: Identity) -> None:

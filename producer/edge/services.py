@@ -33,6 +33,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
+from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -54,6 +55,7 @@ from producer.edge.waiting import Waiting
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
@@ -68,6 +70,9 @@ class Services:
     models: Models
     policy: LivePolicy
     policy_store: PolicyStore
+    lockout: Lockout
+    keys: ApiKeys
+    key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
     metrics: EdgeMetrics
@@ -119,6 +124,7 @@ class Services:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
+                self.key_watch.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -165,14 +171,16 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
-    audit = Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc)
+    audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
+    key_watch = KeyWatch(keys, calls, lifecycle)
+    policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
@@ -191,6 +199,9 @@ def _build(
         models=models,
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
+        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        keys=keys,
+        key_watch=key_watch,
         authenticator=Authenticator(keys),
         audit=audit,
         metrics=metrics,
