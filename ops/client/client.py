@@ -43,6 +43,17 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json(self._send("POST", path, body))
 
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON body of the answer to any method. Raises Failure with the server's message."""
+        return self._json(self._send(method, path, body))
+
+    def download(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """The bytes of the answer to a POST. Raises Failure with the server's message."""
+        response = self._send("POST", path, body)
+        if not response.is_success:
+            raise self._name(response)
+        return response.content
+
     def probe(self, path: str) -> httpx2.Response:
         """The answer whatever its status. Raises Failure when nothing listens."""
         return self._send("GET", path)

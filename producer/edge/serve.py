@@ -42,11 +42,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class EdgeAddress(NamedTuple):
-    """Where a running edge listens."""
+    """Where a running edge listens, and whether the well-known key of a fresh installation opens it."""
 
     url: str
     port: int
     metrics_url: str
+    takes_default_key: bool = False
 
 
 async def run_edge(
@@ -62,7 +63,7 @@ async def run_edge(
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
     `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken before
-    anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
+    anything else is done, PolicyError, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
     sockets = listen(config.host, config.port, _socket_options(config))
@@ -76,7 +77,12 @@ async def run_edge(
             with _signals(stopping, services, server) if handle_signals else contextlib.nullcontext():
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
-                address = EdgeAddress(_url(config.host, sockets), port_of(sockets[0]), metrics_url)
+                address = EdgeAddress(
+                    _url(config.host, sockets),
+                    port_of(sockets[0]),
+                    metrics_url,
+                    any(key.is_default for key in services.policy.current.file_keys),
+                )
                 _log.info("edge listens", url=address.url, edge=config.edge_id)
                 if on_ready is not None:
                     on_ready(address)

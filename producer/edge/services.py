@@ -52,6 +52,7 @@ from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
+from producer.policy.errors import NoKeys
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
@@ -149,7 +150,17 @@ async def open_services(
         services = _build(config, connection, registry, hub, extra_stages, filters)
         await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        _require_callers(services)
         yield services
+
+
+def _require_callers(services: Services) -> None:
+    policy = services.policy.current
+    if not policy.file_keys and not services.policy_store.document.decides_on_keys and policy.oidc is None:
+        raise NoKeys(
+            f"no API key is configured, none is stored, and {services.config.host} is not a loopback host: "
+            "set auth.api_keys or INFERFLUX_API_KEYS"
+        )
 
 
 def _build(

@@ -14,11 +14,13 @@ import structlog
 
 from broker.connection import Connection
 from broker.errors import BrokerError, PayloadTooLarge, StreamFull, WrongSequence
-from broker.policy_bucket import PolicyBucket
+from broker.policy_bucket import HISTORY, PolicyBucket, PolicyEntry
 from producer.audit.sink import AuditSink
 from producer.config import PolicyConfig
+from producer.policy.change import Change, Guard
 from producer.policy.copy import PolicyCopy
 from producer.policy.errors import Damaged, NoSecret, PolicyError, WrongPepper
+from producer.policy.key_changes import keep_revoked
 from producer.policy.live import LivePolicy
 from producer.policy.sealer import Opened, Sealer
 from producer.policy.secret import Secret, create_key_file, read_key_file
@@ -35,7 +37,14 @@ SECTIONS = ("limits", "guardrails", "oidc", "routing")
 _ATTEMPTS = 64
 _EMPTY = PolicyDocument()
 
-Change = Callable[[PolicyDocument], PolicyDocument]
+
+class Version(NamedTuple):
+    """One of the bucket. `opened` is None, and `fault` says why, when the secret of this edge does not open it."""
+
+    entry: int
+    stored_at: float
+    opened: Opened | None
+    fault: str | None
 
 
 class _Next(NamedTuple):
@@ -123,15 +132,93 @@ class PolicyStore:
             actor, action, lambda document: _Next(change(document)), target=target, request_id=request_id
         )
 
-    async def reset(self, actor: Identity, section: str, *, request_id: str = "") -> PolicyDocument:
+    async def reset(
+        self, actor: Identity, section: str, guard: Guard = lambda change: change, *, request_id: str = ""
+    ) -> PolicyDocument:
         """Let the configuration file decide on one of SECTIONS again. Raises as `change` does."""
         assert section in SECTIONS, section
         return await self.change(
             actor,
             "policy.reset",
-            lambda document: document.model_copy(update={section: None}),
+            guard(lambda document: document.model_copy(update={section: None})),
             target=section,
             request_id=request_id,
+        )
+
+    async def versions(self) -> list[Version]:
+        """All that are kept, oldest first. Raises ServingError (broker_unavailable)."""
+        return [await self._read_version(entry) for entry in await self._history()]
+
+    async def rollback(self, actor: Identity, version: int, guard: Guard, *, request_id: str = "") -> PolicyDocument:
+        """Make the document of an earlier version the next one; secrets that lost their force since do not regain it.
+
+        Raises ServingError (version_not_found, or as `change` does).
+        """
+        earlier = await self._find_version(version)
+        change = guard(lambda document: keep_revoked(earlier, document))
+        return await self.change(actor, "policy.rollback", change, target=str(version), request_id=request_id)
+
+    async def exported(self, secret: Secret | None = None) -> bytes:
+        """The document sealed with `secret`, None for its own. Raises ServingError (version_not_found)."""
+        if self._opened is None:
+            raise ServingError(ErrorCode.VERSION_NOT_FOUND, "Nothing is stored yet.")
+        if secret is None:
+            return self._envelope
+        return await Sealer(secret).seal(self.document, self.version, None)
+
+    async def import_(
+        self, actor: Identity, envelope: bytes, secret: Secret | None, guard: Guard, *, request_id: str = ""
+    ) -> PolicyDocument:
+        """Make an exported document the next version; `secret` opens it, None for the store's own.
+
+        Secrets that lost their force here do not regain it. Raises PolicyError, or ServingError as `change` does.
+        """
+        sealer = self._sealer if secret is None else Sealer(secret)
+        brought = (await sealer.open(envelope)).document
+        self._check_pepper(brought, "it")
+        change = guard(lambda document: keep_revoked(brought, document))
+        return await self.change(actor, "policy.import", change, request_id=request_id)
+
+    async def rotate_passphrase(self, actor: Identity, passphrase: str, *, request_id: str = "") -> PolicyDocument:
+        """Encrypt with another passphrase from now on. Versions under the old secret are dropped from the broker.
+
+        Edges that have not got it yet go on with the last version that they could open. Raises as `change` does.
+        """
+        secret = Secret.of_passphrase(passphrase)
+        return await self._write(
+            actor,
+            "policy.rotate_passphrase",
+            lambda document: _Next(document, secret),
+            target="",
+            request_id=request_id,
+            drop_history=True,
+        )
+
+    async def _history(self) -> list[PolicyEntry]:
+        try:
+            return await self._bucket.history()
+        except BrokerError as error:
+            raise ServingError(
+                ErrorCode.BROKER_UNAVAILABLE, f"Earlier versions cannot be read: {error}", retryable=True
+            ) from None
+
+    async def _read_version(self, entry: PolicyEntry) -> Version:
+        try:
+            opened = await self._sealer.open(entry.data)
+        except PolicyError as error:
+            return Version(entry.seq, entry.stored_at, None, str(error))
+        return Version(entry.seq, entry.stored_at, opened, None)
+
+    async def _find_version(self, version: int) -> PolicyDocument:
+        """The newest one of that number that can be opened. Raises ServingError (version_not_found)."""
+        for found in reversed(await self.versions()):
+            if found.opened is not None and found.opened.version == version:
+                return found.opened.document
+        raise ServingError(
+            ErrorCode.VERSION_NOT_FOUND,
+            f"There is no version {version} that can be read; the last {HISTORY} are kept, from the last change of "
+            "the passphrase on.",
+            param="version",
         )
 
     async def _write(

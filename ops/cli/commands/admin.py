@@ -6,6 +6,7 @@ from ops.cli.program import Entry, LazyGroup
 
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
+    "api-keys": Entry(f"{_COMMANDS}.admin_api_keys", "API keys: list, issue, rotate, update, revoke."),
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
 }
 
@@ -15,6 +16,8 @@ def command() -> None:
     """Administer a running InferFlux, with a key of the scope admin.
 
     \b
+      inferctl admin api-keys issue NAME --scope generate
+      inferctl admin api-keys revoke NAME
       inferctl admin policy show
 
     What is changed here holds for all edges at once, and over restarts.
