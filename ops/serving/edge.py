@@ -11,7 +11,7 @@ from schemas.requests import PriorityClass
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that can be reached from elsewhere, or the pepper cannot be kept."""
+    """Raises CannotStart: the pepper cannot be kept."""
     server = settings.server
     return EdgeConfig(
         edge_id=edge_id,

@@ -63,7 +63,8 @@ async def run_edge(
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
     `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken before
-    anything else is done, PolicyError, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
+    anything else is done, PolicyError before any request is taken, and BrokerUnavailable or BrokerUnsuitable, also
+    later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
     sockets = listen(config.host, config.port, _socket_options(config))

@@ -148,8 +148,8 @@ async def open_services(
         await hub.start()
         stack.push_async_callback(hub.close)
         services = _build(config, connection, registry, hub, extra_stages, filters)
-        await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        await services.policy_store.start()
         _require_callers(services)
         yield services
 

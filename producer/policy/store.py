@@ -147,7 +147,7 @@ class PolicyStore:
 
     async def versions(self) -> list[Version]:
         """All that are kept, oldest first. Raises ServingError (broker_unavailable)."""
-        return [await self._read_version(entry) for entry in await self._history()]
+        return [await self._read_version(entry) for entry in await self.history()]
 
     async def rollback(self, actor: Identity, version: int, guard: Guard, *, request_id: str = "") -> PolicyDocument:
         """Make the document of an earlier version the next one; secrets that lost their force since do not regain it.
@@ -194,7 +194,8 @@ class PolicyStore:
             drop_history=True,
         )
 
-    async def _history(self) -> list[PolicyEntry]:
+    async def history(self) -> list[PolicyEntry]:
+        """The entries of `versions`, sealed."""
         try:
             return await self._bucket.history()
         except BrokerError as error:
