@@ -8,6 +8,7 @@ _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "api-keys": Entry(f"{_COMMANDS}.admin_api_keys", "API keys: list, issue, rotate, update, revoke."),
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
+    "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 
 
@@ -19,6 +20,7 @@ def command() -> None:
       inferctl admin api-keys issue NAME --scope generate
       inferctl admin api-keys revoke NAME
       inferctl admin policy show
+      inferctl admin audit list
 
     What is changed here holds for all edges at once, and over restarts.
     """

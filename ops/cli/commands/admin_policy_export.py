@@ -27,7 +27,7 @@ def command(client: "Client", as_json: bool, out: Path, asks: bool) -> None:
     from producer.policy.copy import write_private
 
     body: dict[str, Any] = {"passphrase": read_secret("Passphrase", confirm=True)} if asks else {}
-    envelope = client.download("/v1/admin/policy/export", body)
+    envelope = client.post_for_bytes("/v1/admin/policy/export", body)
     try:
         write_private(out, envelope)
     except OSError as error:
