@@ -292,3 +292,23 @@ async def test_changes_are_seen_by_two_edges(broker: Broker, record_property: Ca
     print(f"{count} changes seen by two edges: p50 {p50} ms, p99 {p99} ms, most {delays[-1] * 1000:.1f} ms")
     record_property("p99_ms", p99)
     assert set(range(2, 2 + count)) <= set(seen)
+
+
+async def test_a_change_that_comes_in_while_another_is_recorded_is_not_lost(broker: Broker) -> None:
+    async with running_store(broker) as two:
+
+        class Overtaken:
+            """Between the record and the write of the first change another edge makes its own."""
+
+            is_first = True
+
+            async def require(self, event: AuditEvent) -> None:
+                if self.is_first:
+                    self.is_first = False
+                    await two.store.change(ACTOR, "limits.set", with_tenant("theirs"))
+                    await until(lambda: one.store.version == 1)
+
+        async with running_store(broker, audit=Overtaken()) as one:
+            document = await one.store.change(ACTOR, "limits.set", with_tenant("ours"))
+    assert document.limits is not None
+    assert set(document.limits.tenants) == {"ours", "theirs"}
