@@ -19,6 +19,7 @@ from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -63,6 +64,7 @@ class Services:
     models: Models
     policy: LivePolicy
     authenticator: Authenticator
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -96,6 +98,7 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         listening = await listen_for_waiting(self.connection, self.waiting.heard)
         tasks = [
             asyncio.create_task(self.waiting.run(announce), name="waiting"),
@@ -109,6 +112,7 @@ class Services:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await listening.close()
+            await self.oidc.close()
             await self.background.close(_CLOSE_S)
             await self.retention.close(_CLOSE_S)
 
@@ -152,6 +156,8 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -172,7 +178,8 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
-        authenticator=Authenticator(keys),
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
