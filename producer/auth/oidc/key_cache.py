@@ -32,6 +32,9 @@ class Timing:
     unknown_s: float = 60.0
 
 
+TIMING = Timing()
+
+
 class KeyCache:
     """The keys of one issuer, on the loop. `load` asks it; `on_answer` hears of every answer whether it was one."""
 
@@ -46,7 +49,7 @@ class KeyCache:
         self.issuer = issuer
         self._load = load
         self._on_answer = on_answer
-        self._timing = timing or Timing()
+        self._timing = timing or TIMING
         self._clock = clock
         self._keys: KeySet | None = None
         self._loaded_at = -math.inf
