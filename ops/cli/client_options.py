@@ -13,15 +13,24 @@ DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 8080
 
 
-def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --host, --port, --api-key and --json; the function gets `client` and `as_json`."""
-
-    @click.option("--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True)
-    @click.option(
+def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --host and --port."""
+    host = click.option("--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True)
+    port = click.option(
         "--port", envvar="INFERCTL_PORT", type=click.IntRange(1, 65535), default=DEFAULT_PORT,
         show_default=True, show_envvar=True,
     )  # fmt: skip
-    @click.option("--api-key", envvar="INFERCTL_API_KEY", help="[default: dev-key-123 on loopback]", show_envvar=True)
+    return host(port(function))
+
+
+def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --host, --port, --api-key and --json; the function gets `client` and `as_json`."""
+
+    @address_options
+    @click.option(
+        "--api-key", envvar="INFERCTL_API_KEY", help="[default: the login's token, or dev-key-123 on loopback]",
+        show_envvar=True,
+    )  # fmt: skip
     @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON.")
     @functools.wraps(function)
     def with_client(host: str, port: int, api_key: str | None, **params: Any) -> Any:
@@ -51,5 +60,13 @@ def generation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_client(host: str, port: int, api_key: str | None) -> "Client":
     from ops.client.client import Client
+    from ops.client.login.credentials import server_name, user_credentials
 
-    return Client(host, port, api_key)
+    if api_key:
+        return Client(host, port, api_key)
+    credentials, server = user_credentials(), server_name(host, port)
+    if credentials.get(server) is None:
+        return Client(host, port, None)
+    from ops.client.login.stored_token import StoredToken
+
+    return Client(host, port, None, StoredToken(credentials, server))

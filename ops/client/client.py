@@ -15,16 +15,17 @@ READ_TIMEOUT_S = 3600.0
 
 
 class Client:
-    """Synchronous; `close` it, or use it as a context."""
+    """Synchronous; `close` it, or use it as a context. `auth` is what authorizes requests instead of a key."""
 
-    def __init__(self, host: str, port: int, api_key: str | None) -> None:
+    def __init__(self, host: str, port: int, api_key: str | None, auth: httpx2.Auth | None = None) -> None:
         bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self.base_url = f"http://{bracketed}:{port}"
         is_local = is_loopback(host)
-        key = api_key or (DEV_KEY if is_local else None)
+        key = api_key or (DEV_KEY if is_local and auth is None else None)
         self._http = httpx2.Client(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            auth=auth,
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
             trust_env=not is_local,
@@ -38,10 +39,10 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON body of an answer. Raises Failure with the server's message."""
-        return self._json(self._send("GET", path))
+        return self.json_of(self._send("GET", path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._json(self._send("POST", path, body))
+        return self.json_of(self._send("POST", path, body))
 
     def probe(self, path: str) -> httpx2.Response:
         """The answer whatever its status. Raises Failure when nothing listens."""
@@ -61,7 +62,8 @@ class Client:
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
-    def _json(self, response: httpx2.Response) -> Any:
+    def json_of(self, response: httpx2.Response) -> Any:
+        """The body of an answer to `probe`. Raises Failure with the server's message."""
         if not response.is_success:
             raise self._name(response)
         try:
