@@ -69,6 +69,13 @@ def read_oidc(values: "Values", rows: "dict[str, Setting[Any]]") -> "OidcPolicy 
     if fields["audience"] is None:
         row = rows[f"{PREFIX}issuer"]
         raise SettingsError(f"{PREFIX}issuer ({values.origin(row)}): {PREFIX}audience must be set as well")
-    from schemas.oidc_policy import OidcPolicy  # takes 0.2 s
+    from pydantic import ValidationError  # takes 0.2 s
 
-    return OidcPolicy.model_validate(fields)
+    from schemas.oidc_policy import OidcPolicy
+
+    try:
+        return OidcPolicy.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = PREFIX + str(first["loc"][0])
+        raise SettingsError(f"{key} ({values.origin(rows[key])}): {first['msg']}") from None

@@ -5,8 +5,10 @@ import contextlib
 import fcntl
 import hashlib
 import hmac
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,8 +102,9 @@ def claims(issuer: str, **changes: Any) -> dict[str, Any]:
 class Provider:
     """The provider in a process of its own. It forgets all but its keys when it is started again."""
 
-    def __init__(self, folder: Path, keys: Keys, *, port: int = 0) -> None:
+    def __init__(self, folder: Path, keys: Keys, *, port: int = 0, ttl_s: int = 600) -> None:
         self.keys = keys
+        self._ttl_s = ttl_s
         self._modules = _install()
         self._port = port
         self._log = folder / "provider.log"
@@ -118,7 +121,7 @@ class Provider:
             "clients": CLIENTS,
             "claims": self.claims,
             "interval_s": 1,
-            "ttl_s": 600,
+            "ttl_s": self._ttl_s,
         }
         environ = {**os.environ, "PROVIDER_MODULES": str(self._modules), "NODE_NO_WARNINGS": "1"}
         with self._log.open("ab") as log:
@@ -154,6 +157,14 @@ class Provider:
         """A token signed with one of its keys that it would not make."""
         return sign(self.keys.by_algorithm[algorithm], claims(self.issuer, **changes), algorithm, **(header or {}))
 
+    def confirm(self, url: str, account: str = "alice", *, is_refused: bool = False) -> None:
+        """What a person does with the address that a login shows: confirm the code, log in, agree; or refuse."""
+        with httpx2.Client(follow_redirects=True, trust_env=False) as browser:
+            page = _submit(browser, browser.get(url))  # the code, from the address
+            page = _submit(browser, page, **({"abort": "yes"} if is_refused else {"confirm": "yes"}))
+            while "<form" in page.text and not is_refused:
+                page = _submit(browser, page, login=account, password="x")
+
     def rotate(self, keys: Keys) -> None:
         """Sign with and publish other keys from now on."""
         self.keys = keys
@@ -165,9 +176,19 @@ class Provider:
         return int(counts.get(path, 0))
 
 
+def _submit(browser: httpx2.Client, page: httpx2.Response, **more: str) -> httpx2.Response:
+    """Send the first form of a page with its hidden fields and `more`."""
+    page.raise_for_status()
+    action = re.search(r'<form[^>]*action="([^"]+)"', page.text)
+    assert action is not None, page.text
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text)
+    return browser.post(page.url.join(html.unescape(action[1])), data={**dict(hidden), **more})
+
+
 @contextlib.contextmanager
-def running_provider(folder: Path, keys: Keys, *, port: int = 0) -> Iterator[Provider]:
-    provider = Provider(folder, keys, port=port)
+def running_provider(folder: Path, keys: Keys, *, port: int = 0, ttl_s: int = 600) -> Iterator[Provider]:
+    """`ttl_s`: how long its access tokens are valid."""
+    provider = Provider(folder, keys, port=port, ttl_s=ttl_s)
     try:
         provider.start()
         yield provider
