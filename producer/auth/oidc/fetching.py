@@ -1,6 +1,8 @@
 """Reads the documents of an issuer, within bounds of size and time."""
 
 import asyncio
+import functools
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,14 +25,25 @@ class IssuerUnavailable(Exception):
     """The issuer did not answer, or not with what it should. The text is for the log."""
 
 
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """The certificates that this process trusts: the system's, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    return httpx2.create_ssl_context()
+
+
 async def fetch_json(url: str) -> dict[str, Any]:
     """The JSON object at `url`; nothing is redirected. Raises IssuerUnavailable."""
-    is_local = is_loopback(urlsplit(url).hostname or "")
+    parts = urlsplit(url)
+    is_local = is_loopback(parts.hostname or "")
+    # Reading all certificates takes a while, in which no stream should wait. Without TLS there is nothing to verify.
+    verify = await asyncio.to_thread(tls_context) if parts.scheme == "https" else False
     try:
         async with (
             asyncio.timeout(TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
-            httpx2.AsyncClient(trust_env=not is_local, timeout=TIMEOUT_S, follow_redirects=False) as client,
+            httpx2.AsyncClient(
+                verify=verify, trust_env=not is_local, timeout=TIMEOUT_S, follow_redirects=False
+            ) as client,
             client.stream("GET", url, headers=_HEADERS) as response,
         ):
             if response.status_code != 200:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
@@ -43,7 +44,7 @@ async def edge(broker: Broker, worker: ScriptedWorker, provider: Provider) -> As
 
 
 @contextlib.asynccontextmanager
-async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[str]:
+async def answering(answer: Callable[[bytes], bytes], tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server that answers every request line with raw bytes; empty ones never end. Its base address."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -60,9 +61,9 @@ async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[str]:
                 await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         await asyncio.gather(*tasks)
 
 

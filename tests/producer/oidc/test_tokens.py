@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,29 @@ async def test_a_stream_outlives_its_token(broker: Broker, provider: Provider, m
             expired.set()
             text = (await answer.aread()).decode()
         assert "two" in text and text.rstrip().endswith("[DONE]")
+
+
+async def test_requests_belong_to_the_subject_and_not_to_the_token(broker: Broker, provider: Provider) -> None:
+    gate = asyncio.Event()
+
+    async def slow(run: Run) -> None:
+        await run.say("one ")
+        await gate.wait()
+        await run.finish("two")
+
+    def bearer(subject: str, **changes: Any) -> dict[str, str]:
+        return {"authorization": f"Bearer {provider.sign(sub=subject, jti=str(uuid.uuid4()), **changes)}"}
+
+    await put_model(broker)
+    async with running_worker(broker.worker, slow), trusting_edge(broker, provider) as edge:
+        options = {"json": chat(stream=True), "headers": bearer("alice")}
+        async with edge.client.stream("POST", "/v1/chat/completions", **options) as answer:
+            path = f"/v1/requests/{answer.headers['x-request-id']}"
+            for stranger in (bearer("bob"), {"authorization": f"Bearer {KEY}"}):
+                assert (await edge.client.delete(path, headers=stranger)).status_code == 404
+            assert (await edge.client.delete(path, headers=bearer("alice"))).status_code == 200
+            gate.set()
+            await answer.aread()
 
 
 async def test_the_service_says_whose_tokens_it_takes(
