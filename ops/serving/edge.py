@@ -41,6 +41,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         edge_id=edge_id,
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        oidc=settings.auth.oidc,
         version=installed_version(),
         host=server.host,
         port=server.http_port,

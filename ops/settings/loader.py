@@ -8,6 +8,7 @@ from ops.settings import table
 from ops.settings.environment import scan
 from ops.settings.errors import SettingsError
 from ops.settings.models import read_models
+from ops.settings.oidc import read_oidc
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
@@ -36,6 +37,10 @@ class Values:
     def get(self, setting: Setting[T]) -> T:
         given = self._given.get(setting.label)
         return setting.default if given is None else read(setting, given)
+
+    def origin(self, setting: Setting[T]) -> Origin:
+        """Where the value of a given setting comes from."""
+        return self._given[setting.label].origin
 
     def is_given(self, setting: Setting[T]) -> bool:
         return setting.label in self._given
@@ -167,7 +172,7 @@ def _auth(values: Values) -> AuthSettings:
         if key.key in seen:
             raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
         seen.add(key.key)
-    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER))
+    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER), oidc=read_oidc(values, table.PLAIN))
 
 
 def _policy(values: Values) -> PolicySettings:

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
+
+if TYPE_CHECKING:
+    from schemas.oidc_policy import OidcPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class RuntimeSettings:
 class AuthSettings:
     api_keys: tuple[ApiKey, ...]
     key_pepper: str | None
+    oidc: "OidcPolicy | None"
 
 
 @dataclass(frozen=True, slots=True)

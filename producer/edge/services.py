@@ -21,6 +21,7 @@ from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -73,6 +74,7 @@ class Services:
     key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -106,6 +108,7 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
             tasks = [
@@ -121,6 +124,7 @@ class Services:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
                 self.key_watch.close()
+                await self.oidc.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -168,6 +172,8 @@ def _build(
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -194,8 +200,9 @@ def _build(
         lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
         keys=keys,
         key_watch=key_watch,
-        authenticator=Authenticator(keys),
         audit=audit,
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,

@@ -1,7 +1,7 @@
 """The route table. Access control, the API document and the tests of both read it."""
 
 from producer.edge.operation import Route
-from producer.edge.routes import chat, completions, health, metrics, models, requests
+from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
 from producer.edge.routes.admin import api_keys, audit, policy
 
 ROUTES: tuple[Route, ...] = (
@@ -26,6 +26,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/livez", health.livez),
     Route("GET", "/readyz", health.readyz),
     Route("GET", "/version", health.version),
+    Route("GET", "/.well-known/oauth-protected-resource", well_known.protected_resource),
     Route("GET", "/openapi.json", health.openapi),
     Route("GET", "/metrics", metrics.metrics),
     Route("GET", "/", health.welcome),
