@@ -42,6 +42,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
         oidc=settings.auth.oidc,
+        limits=settings.limits,
         version=installed_version(),
         host=server.host,
         port=server.http_port,
@@ -90,6 +91,7 @@ def _key_spec(key: ApiKey) -> KeySpec:
         tenant=key.tenant,
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+        limits=key.limits,
         is_default=key.is_default,
     )
 

@@ -22,6 +22,7 @@ from ops.settings.settings import (
     TlsSettings,
 )
 from ops.settings.yaml_file import ConfigFile
+from schemas.policy import LimitSet, LimitsPolicy
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         models=models,
         runtime=_runtime(values),
         auth=_auth(values),
+        limits=_limits(values),
         policy=_policy(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
@@ -173,6 +175,20 @@ def _auth(values: Values) -> AuthSettings:
             raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
         seen.add(key.key)
     return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER), oidc=read_oidc(values, table.PLAIN))
+
+
+def _limits(values: Values) -> LimitsPolicy:
+    tenants, models = values.get(table.LIMITS_OF_TENANTS), values.get(table.LIMITS_OF_MODELS)
+    return LimitsPolicy(
+        per_key=LimitSet(
+            requests_per_minute=values.get(table.RATE_LIMIT),
+            tokens_per_minute=values.get(table.LIMIT_TOKENS),
+            concurrent_requests=values.get(table.LIMIT_CONCURRENT),
+            tokens_per_day=values.get(table.LIMIT_TOKENS_PER_DAY),
+        ),
+        tenants=dict(tenants),
+        models=dict(models),
+    )
 
 
 def _policy(values: Values) -> PolicySettings:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
+from schemas.policy import LimitsPolicy
 
 if TYPE_CHECKING:
     from schemas.oidc_policy import OidcPolicy
@@ -138,6 +139,7 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    limits: LimitsPolicy
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

@@ -45,6 +45,7 @@ from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.retry_after import RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.limits import WithinLimits
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
@@ -52,6 +53,7 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
@@ -91,6 +93,7 @@ class Services:
     demand: Demand
     limits: Limits
     stages: Sequence[Stage]
+    limiter: Limiter
     filters: Sequence[FilterFactory] = ()
 
     @property
@@ -115,6 +118,7 @@ class Services:
                 asyncio.create_task(self.waiting.run(announce), name="waiting"),
                 asyncio.create_task(self.guardian.run(), name="guardian"),
                 asyncio.create_task(self.retention.run(), name="retention"),
+                asyncio.create_task(self.limiter.run(), name="limits"),
             ]
             try:
                 yield
@@ -189,6 +193,10 @@ def _build(
     probe = WorkerProbe(control.is_alive)
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
+    limiter = Limiter(
+        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+    )
+    policy.on_change(limiter.learn)
     return Services(
         config=config,
         connection=connection,
@@ -228,7 +236,9 @@ def _build(
             estimate_size,
             *extra_stages,
             LiveWorker(demand),
+            WithinLimits(limiter, metrics),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
+        limiter=limiter,
         filters=filters,
     )
