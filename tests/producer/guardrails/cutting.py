@@ -1,5 +1,6 @@
 """Texts cut into tokens in any way, and what a filter lets out of them."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def run(rules: TextRules, tokens: list[str]) -> Outcome:
 def cut(text: str, places: list[int]) -> list[str]:
     """`text` in pieces, cut at `places`; the same place twice gives an empty piece."""
     edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 places = st.lists(st.integers(0, 400), max_size=12)
