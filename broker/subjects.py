@@ -4,7 +4,7 @@ inferflux.req.<model>.<priority>.<lane>         requests, a work queue
 inferflux.tok.<edge>.<request>.{head,run,ev}    the journal of a request
 inferflux.blob.<id>.<n>                         chunks of bodies too large for a message
 inferflux.dlq.<model>.<request>                 requests that kill workers
-inferflux.audit.<subject>                       who did what
+inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.{minute,day}.<window>.<…>        counters over all edges
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
@@ -206,6 +206,13 @@ def parse_dlq(subject: str) -> DeadLetterName:
         case ["inferflux", "dlq", model, request_id]:
             return DeadLetterName(decode_token(model), request_id)
     raise ValueError(f"not a dead letter: {subject!r}")
+
+
+def audit_subject(writer: str) -> str:
+    """Where an edge records who did what. Raises ValueError on an id that is not valid."""
+    if not is_valid_id(writer):
+        raise ValueError(f"not a valid id: {writer!r}")
+    return f"inferflux.audit.{writer}"
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

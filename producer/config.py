@@ -26,7 +26,8 @@ class KeySpec:
     """An API key as configured. Without a name it is called by a few digits of its hash.
 
     `ceiling` None means high for keys with the admin scope, normal for all others. `models` are globs over model ids.
-    `limits` None means the default of all keys.
+    `limits` None means the default of all keys. `is_default`: the well-known key of a fresh installation, which holds
+    until somebody decides on keys.
     """
 
     key: str = field(repr=False)
@@ -36,6 +37,20 @@ class KeySpec:
     models: tuple[str, ...] = ("*",)
     ceiling: PriorityClass | None = None
     limits: LimitSet | None = None
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """What opens the policy document, and where a copy of it is kept.
+
+    Without `passphrase` it is the random secret in `key_file`, made before the first change; without either there is no
+    document, and none can be made. `store` None keeps no copy.
+    """
+
+    passphrase: str | None = field(default=None, repr=False)
+    key_file: Path | None = None
+    store: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,7 @@ class EdgeConfig:
     limits: LimitsPolicy = field(default_factory=LimitsPolicy)
     guardrails: GuardrailsPolicy = field(default_factory=GuardrailsPolicy)
     oidc: OidcPolicy | None = None
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     version: str = "0"
     host: str = "localhost"
     port: int = 8080

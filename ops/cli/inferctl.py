@@ -12,6 +12,7 @@ ENTRIES = {
     "completion": Entry(f"{_COMMANDS}.completion", "Complete a text."),
     "chat": Entry(f"{_COMMANDS}.chat", "Ask a model, once or in a conversation."),
     "models": Entry(f"{_COMMANDS}.models", "List the models."),
+    "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits."),
     "bus": Entry(f"{_COMMANDS}.bus", "Look at the broker."),
 }
 

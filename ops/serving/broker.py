@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from broker.connection import BrokerConfig
+from broker.connection import BrokerConfig, bare_url
 from broker.roles import Role
 from ops.errors import CannotStart
 from ops.settings.settings import Settings
@@ -12,6 +12,14 @@ from ops.supervisor.run_file import read_run_file
 def credentials_dir(data_dir: Path) -> Path:
     """The role files of the embedded nats-server."""
     return data_dir / "nats" / "creds"
+
+
+def is_broker_of_data_dir(settings: Settings) -> bool:
+    """Whether the broker is the one that an `up` runs in this data directory, named by address or not."""
+    if settings.nats.url is None:
+        return True
+    running = read_run_file(settings.data_dir)
+    return running is not None and running.nats.pid is not None and running.nats.url == bare_url(settings.nats.url)
 
 
 def broker_config(settings: Settings, role: Role, name: str) -> BrokerConfig:

@@ -1,11 +1,12 @@
 """The edge's configuration from the settings."""
 
+from ops.serving.broker import is_broker_of_data_dir
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
 from ops.settings.settings import Settings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
-from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope, UnknownParameters
+from producer.config import EdgeConfig, KeySpec, MetricsConfig, PolicyConfig, Scope, UnknownParameters
 from schemas.requests import PriorityClass
 
 
@@ -34,6 +35,16 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         high_priority_threshold=settings.runtime.high_priority_threshold,
         metrics=MetricsConfig(host=settings.metrics_host),
         run_file=run_file(settings.data_dir),
+        policy=_policy_config(settings),
+    )
+
+
+def _policy_config(settings: Settings) -> PolicyConfig:
+    """A random key of this machine serves a broker of this machine only: edges elsewhere could not read it."""
+    return PolicyConfig(
+        passphrase=settings.policy.passphrase,
+        key_file=settings.data_dir / "policy.key" if is_broker_of_data_dir(settings) else None,
+        store=settings.policy.store or settings.data_dir / "policy.store",
     )
 
 
@@ -45,4 +56,5 @@ def _key_spec(key: ApiKey) -> KeySpec:
         tenant=key.tenant,
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+        is_default=key.is_default,
     )

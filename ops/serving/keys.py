@@ -24,7 +24,7 @@ def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
             f"no API key is configured and {settings.server.host} is not a loopback host: "
             "set auth.api_keys or INFERFLUX_API_KEYS"
         )
-    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev"),)
+    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev", is_default=True),)
 
 
 def shown_key(settings: Settings) -> str:

@@ -13,6 +13,7 @@ from ops.settings.settings import (
     AuthSettings,
     LoggingSettings,
     NatsSettings,
+    PolicySettings,
     RuntimeSettings,
     ServerSettings,
     Settings,
@@ -63,6 +64,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         models=models,
         runtime=_runtime(values),
         auth=_auth(values),
+        policy=_policy(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
     )
@@ -133,6 +135,14 @@ def _auth(values: Values) -> AuthSettings:
             raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
         seen.add(key.key)
     return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER))
+
+
+def _policy(values: Values) -> PolicySettings:
+    store = values.get(table.POLICY_STORE)
+    return PolicySettings(
+        store=None if store is None else store.expanduser().absolute(),
+        passphrase=values.get(table.POLICY_PASSPHRASE),
+    )
 
 
 def data_dir(environ: Mapping[str, str], flag: str | None) -> Path:

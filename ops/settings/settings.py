@@ -1,6 +1,6 @@
 """The settings as the processes use them: read, checked, frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.settings.api_keys import ApiKey
@@ -89,6 +89,14 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """`store` is absolute, or None for the default in the data directory."""
+
+    store: Path | None
+    passphrase: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSettings:
     level: str
     format: str
@@ -106,5 +114,6 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

@@ -175,9 +175,12 @@ BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
 OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
     "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
 POLICY_STORE = Setting("policy.store", optional(path()), None,
-    "Encrypted file with keys and rules.", None, "INFERFLUX_POLICY_STORE", available=False)
+    "File with a copy of the stored policy, encrypted; without one in the broker it is taken from there. "
+    "Empty: `<data-dir>/policy.store`.", None, "INFERFLUX_POLICY_STORE")
 POLICY_PASSPHRASE = Setting("", optional(text("a text")), None,
-    "What it is encrypted with.", None, "INFERFLUX_POLICY_PASSPHRASE", available=False, secret=True)
+    "What the stored policy is encrypted with, the same for every edge. Without it `up` uses a random key in "
+    "`<data-dir>/policy.key`; with an external NATS it is needed for the first change.",
+    None, "INFERFLUX_POLICY_PASSPHRASE", secret=True)
 
 # Registry, metrics, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,

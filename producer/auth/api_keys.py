@@ -51,6 +51,11 @@ class ApiKeys:
             raise ServingError(ErrorCode.EXPIRED_TOKEN, "The API key has expired.")
         return known.identity
 
+    @property
+    def pepper_check(self) -> str:
+        """Tells whether two edges have the same pepper, and not what it is."""
+        return hmac.digest(self._pepper, b"\x00inferflux pepper check", hashlib.sha256).hex()
+
     def digest(self, secret: str) -> bytes:
         """What is kept of a secret."""
         return hmac.digest(self._pepper, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
@@ -17,6 +18,7 @@ from broker.registry import Registry
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
+from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
 from producer.config import EdgeConfig
@@ -50,6 +52,7 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
 
@@ -62,7 +65,9 @@ class Services:
     queue: WorkQueue
     models: Models
     policy: LivePolicy
+    policy_store: PolicyStore
     authenticator: Authenticator
+    audit: Audit
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -96,21 +101,22 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
-        listening = await listen_for_waiting(self.connection, self.waiting.heard)
-        tasks = [
-            asyncio.create_task(self.waiting.run(announce), name="waiting"),
-            asyncio.create_task(self.guardian.run(), name="guardian"),
-            asyncio.create_task(self.retention.run(), name="retention"),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await listening.close()
-            await self.background.close(_CLOSE_S)
-            await self.retention.close(_CLOSE_S)
+        async with self.audit.running():
+            listening = await listen_for_waiting(self.connection, self.waiting.heard)
+            tasks = [
+                asyncio.create_task(self.waiting.run(announce), name="waiting"),
+                asyncio.create_task(self.guardian.run(), name="guardian"),
+                asyncio.create_task(self.retention.run(), name="retention"),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await listening.close()
+                await self.background.close(_CLOSE_S)
+                await self.retention.close(_CLOSE_S)
 
 
 @asynccontextmanager
@@ -121,7 +127,7 @@ async def open_services(
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
 ) -> AsyncIterator[Services]:
-    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
     `extra_stages` run after the model is known and before the queue is looked at.
     """
@@ -134,7 +140,10 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield _build(config, connection, registry, hub, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters)
+        await services.policy_store.start()
+        stack.push_async_callback(services.policy_store.close)
+        yield services
 
 
 def _build(
@@ -152,6 +161,7 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    audit = Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -172,7 +182,9 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
+        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         authenticator=Authenticator(keys),
+        audit=audit,
         metrics=metrics,
         drain=Drain(),
         calls=calls,

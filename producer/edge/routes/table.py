@@ -2,6 +2,7 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests
+from producer.edge.routes.admin import policy
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -10,6 +11,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{id:path}", models.retrieve_model),
     Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
     Route("GET", "/v1/requests/{id}/events", requests.resume_request),
+    Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),
