@@ -45,6 +45,9 @@ class EdgeMetrics:
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
         self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
+        self.guardrail_decisions = self._counter(
+            "guardrail_decisions", "What the policy decided on requests, and what passed without it.", "outcome"
+        )
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):
             self._auth_failures.labels(str(code))
 

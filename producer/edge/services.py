@@ -50,6 +50,7 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.guardrails.guardrails import Guardrails
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
 from producer.policy.store import PolicyStore
@@ -82,6 +83,7 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
     filters: Sequence[FilterFactory] = ()
@@ -143,6 +145,7 @@ async def open_services(
         services = _build(config, connection, registry, hub, extra_stages, filters)
         await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        stack.push_async_callback(services.guardrails.close)
         yield services
 
 
@@ -161,6 +164,8 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    guardrails = Guardrails(metrics, background)
+    policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.pepper, config.edge_id, metrics.audit_lost.inc)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
@@ -201,6 +206,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -208,9 +214,11 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
+            guardrails,
             *extra_stages,
             LiveWorker(demand),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
-        filters=filters,
+        # The last one: it sees what the client would.
+        filters=(*filters, guardrails.make_filter),
     )

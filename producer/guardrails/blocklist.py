@@ -29,7 +29,7 @@ class Blocklist:
         if len(given) > MAX_PHRASES:
             raise InvalidGuardrails(f"blocklist: {len(given)} phrases; at most {MAX_PHRASES} are possible")
         folded = {_checked(place, phrase) for place, phrase in enumerate(given)}
-        self.automaton = Automaton(_with_edges(phrase) for phrase in sorted(folded))
+        self.automaton = Automaton(list(_with_edges(phrase)) for phrase in sorted(folded))
         self._by_first_word: defaultdict[str, list[str]] = defaultdict(list)
         self._others: list[str] = []
         for phrase in folded:

@@ -1,7 +1,7 @@
 """The parts of a regular expression, each of which can be written out again, whole or as all its beginnings.
 
-The beginnings of `ab+c` are ``, `a`, `ab+`; as an expression: `(?:|a(?:b*|b+(?:)))`. An answer is held back where it ends
-with a beginning.
+The beginnings of `ab+c` are ``, `a`, `ab+`; as an expression: `(?:|a(?:b*|b+(?:)))`. An answer is held back where it
+ends with a beginning.
 """
 
 from dataclasses import dataclass
