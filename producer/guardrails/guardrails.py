@@ -1,4 +1,4 @@
-"""The guardrails of one edge: a stage of admission for prompts and a filter for answers, by the rules of this moment."""
+"""The guardrails of one edge: a stage of admission for prompts and a filter for answers, by the rules that hold now."""
 
 import asyncio
 
