@@ -29,6 +29,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     JOURNAL_EXPIRED = "journal_expired"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    HEADERS_TOO_LARGE = "headers_too_large"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUEUE_FULL = "queue_full"
     RATE_LIMITED = "rate_limited"
@@ -67,6 +69,8 @@ _KINDS = {
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, _INVALID),
     ErrorCode.JOURNAL_EXPIRED: ErrorKind(410, _INVALID),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorKind(413, _INVALID),
+    ErrorCode.URI_TOO_LONG: ErrorKind(414, _INVALID),
+    ErrorCode.HEADERS_TOO_LARGE: ErrorKind(431, _INVALID),
     ErrorCode.IDEMPOTENCY_MISMATCH: ErrorKind(422, _INVALID),
     ErrorCode.QUEUE_FULL: ErrorKind(429, "rate_limit_error"),
     ErrorCode.RATE_LIMITED: ErrorKind(429, "rate_limit_error"),

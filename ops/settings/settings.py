@@ -7,6 +7,15 @@ from ops.settings.api_keys import ApiKey
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Paths of PEM files. `ca` is who signed the other side."""
+
+    cert: Path | None
+    key: Path | None
+    ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`is_port_given`: only the wording of 'port taken' depends on it."""
 
@@ -16,11 +25,13 @@ class ServerSettings:
     max_concurrent: int
     max_body_bytes: int
     body_timeout_s: float
+    header_timeout_s: float
     request_timeout_s: float
     status_hold_s: float
     drain_timeout_s: float
     max_prompts: int
     cors_origins: tuple[str, ...]
+    tls: TlsSettings | None
     unknown_parameters: str
     body_buffer_bytes: int
     stream_buffer_bytes: int
@@ -38,6 +49,7 @@ class NatsSettings:
     replicas: int
     max_file_bytes: int | None
     credentials: Path | None
+    tls: TlsSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,15 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailSettings:
+    blocklist: tuple[str, ...]
+    patterns: tuple[str, ...]
+    opa_endpoint: str | None
+    opa_timeout_s: float
+    fail_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """`store` is absolute, or None for the default in the data directory."""
 
@@ -103,6 +124,13 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    level: str
+    content: str
+    log: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything. `models` is empty when none is configured: what is served then depends on what is installed."""
 
@@ -114,6 +142,8 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings
+    audit: AuditSettings

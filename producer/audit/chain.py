@@ -4,6 +4,7 @@ A block is conditional on the one before it. When its outcome is unknown the sam
 stored once; only where two processes write under one id may its events come in twice.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,10 +14,14 @@ import structlog
 
 from broker.audit_stream import AuditStream
 from broker.errors import BrokerError, BrokerUnavailable, PayloadTooLarge, Refused, StreamFull, WrongSequence
+from broker.records import Record
 from producer.audit.keys import AuditKeys
-from producer.audit.record import Link, NotARecord, Writer, read_line, sealed_part, write_line
+from producer.audit.line import Line, NotARecord, parse
+from producer.audit.record import Link, Seen, Writer, write_line
 from schemas.audit import AuditEvent
 
+# How often it is looked for the newest record of all, to be named in the next one: each time costs a request.
+_LOOK_S = 1.0
 _log = structlog.stdlib.get_logger("inferflux.audit")
 
 
@@ -57,20 +62,22 @@ class Chain:
         self._keys = keys
         self.writer = Writer(writer, secrets.token_hex(4))
         self._end: Link | None = None
+        self._farthest = Link()
+        self._seen: Seen | None = None
+        self._looked_at = -math.inf
         self._unknown: Block | None = None
 
     @property
-    def is_unsure(self) -> bool:
-        """Whether the events of the last `append` are to be given to the next one again, unchanged."""
-        return self._unknown is not None
+    def farthest(self) -> Link:
+        """The last record that was stored for sure, even if the stream has lost it."""
+        return self._farthest
 
     async def append(self, events: Sequence[Dated], give_up_s: float) -> tuple[Block, int]:
         """Store events behind the chain's end; their block and its sequence. Raises NotStored."""
         deadline = time.monotonic() + give_up_s
         while True:
-            left = max(0.1, deadline - time.monotonic())
             try:
-                return await self._append(events, left)
+                return await self._append(events, deadline)
             except WrongSequence as error:
                 # Another process writes under our id, or what was offered before has arrived.
                 self._end = None
@@ -82,42 +89,68 @@ class Chain:
             except BrokerError as error:
                 raise NotStored(str(error), is_certain=self._unknown is None) from error
 
-    async def _append(self, events: Sequence[Dated], give_up_s: float) -> tuple[Block, int]:
+    async def _append(self, events: Sequence[Dated], deadline: float) -> tuple[Block, int]:
         if self._end is None:
-            self._end = await self._find_end(give_up_s)
+            self._end = await self._find_end(_left(deadline))
+        if time.monotonic() - self._looked_at >= _LOOK_S:
+            self._seen = await self._look(_left(deadline))
+            self._looked_at = time.monotonic()
         end, block = self._end, self._unknown
         if block is not None and block.end.mac == end.mac:
-            self._unknown = None
+            self._unknown = self._seen = None
+            self._note_stored(end)
             return block, end.seq
         is_offered_again = block is not None and block.behind == end
         if block is None or not is_offered_again:
             block = self._seal(events, end)
         self._unknown = block
         try:
-            seq = await self._stream.append(self.writer.id, block.payload, behind=end.seq, give_up_s=give_up_s)
+            seq = await self._stream.append(self.writer.id, block.payload, behind=end.seq, give_up_s=_left(deadline))
         except (StreamFull, PayloadTooLarge, Refused):
             if not is_offered_again:
                 self._unknown = None
             raise
-        self._unknown = None
+        self._unknown = self._seen = None
         self._end = block.end._replace(seq=seq)
+        self._note_stored(self._end)
         return block, seq
 
+    def _note_stored(self, end: Link) -> None:
+        if end.number > self._farthest.number:
+            self._farthest = end
+
     async def _find_end(self, give_up_s: float) -> Link:
-        record = await self._stream.last(self.writer.id, give_up_s=give_up_s)
-        if record is None:
+        own = await self._stream.last(self.writer.id, give_up_s=give_up_s)
+        line = _last_line(own)
+        if own is None:
             return Link()
-        line = record.payload.rpartition(b"\n")[2]
-        try:
-            return Link(int(read_line(line)["n"]), sealed_part(line)[1], record.seq)
-        except (NotARecord, KeyError, TypeError, ValueError) as error:
-            _log.error("the last audit record is not one: the chain begins anew", seq=record.seq, error=str(error))
-            return Link(seq=record.seq)
+        return Link(line.number, line.mac, own.seq) if line is not None else Link(seq=own.seq)
+
+    async def _look(self, give_up_s: float) -> Seen | None:
+        """The newest record of all, for the next one to name."""
+        newest = await self._stream.last(give_up_s=give_up_s)
+        line = _last_line(newest)
+        return Seen(newest.seq, line.mac) if newest is not None and line is not None else None
 
     def _seal(self, events: Sequence[Dated], behind: Link) -> Block:
-        lines, end = [], behind
+        lines, end, seen = [], behind, self._seen
         for event, at in events:
-            line = write_line(self._keys, self.writer, end, event, at)
+            line = write_line(self._keys, self.writer, end, event, at, seen)
             lines.append(line)
-            end = Link(end.number + 1, sealed_part(line)[1], behind.seq)
+            end, seen = Link(end.number + 1, parse(line).mac, behind.seq), None
         return Block(tuple(lines), behind, end)
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def _last_line(record: Record | None) -> Line | None:
+    """None where there is no block, or what is there is none."""
+    if record is None:
+        return None
+    try:
+        return parse(record.payload.rpartition(b"\n")[2])
+    except NotARecord as error:
+        _log.error("the last audit record is not one", seq=record.seq, error=str(error))
+        return None

@@ -1,9 +1,5 @@
-"""One record as a line of JSON, with the code of the line before it and its own over all that stands before that.
+"""One record as a line of JSON: its code stands at the end, over all that is before it, the last record's code too."""
 
-The code is over bytes, not over values: a line is as it was written or it is not genuine.
-"""
-
-import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -14,9 +10,10 @@ from schemas.audit import AuditEvent
 
 # What stands before a chain's first record.
 NOTHING = "0" * 64
-_SEAL = re.compile(rb',"mac":"([0-9a-f]{64})"\}')
-_SEAL_BYTES = len(',"mac":""}') + 64
 _MAX_TEXT = 256
+# Characters of a detail, such as a prompt that is recorded as it is.
+MAX_CONTENT = 16 * 1024
+_INT64 = 2**63
 _VERSION = 1
 
 
@@ -35,13 +32,18 @@ class Writer(NamedTuple):
     run: str
 
 
-class NotARecord(ValueError):
-    """The line is not one of ours; the text says why."""
+class Seen(NamedTuple):
+    """The record, whoever wrote it, that was the newest of all a moment before this one."""
+
+    seq: int
+    mac: str
 
 
-def write_line(keys: AuditKeys, writer: Writer, behind: Link, event: AuditEvent, at: float) -> bytes:
+def write_line(
+    keys: AuditKeys, writer: Writer, behind: Link, event: AuditEvent, at: float, seen: Seen | None = None
+) -> bytes:
     """The record of an event behind `behind`, without an end of line. `at` is Unix time."""
-    fields = {
+    fields: dict[str, Any] = {
         "v": _VERSION,
         "writer": writer.id,
         "run": writer.run,
@@ -49,30 +51,16 @@ def write_line(keys: AuditKeys, writer: Writer, behind: Link, event: AuditEvent,
         "at": time_text(at),
         **_facts(event),
         "key": keys.key_id,
-        "behind": behind.seq,
-        "prev": behind.mac,
     }
+    if seen is not None:
+        fields["seen"] = seen._asdict()
+    return seal(keys, {**fields, "behind": behind.seq, "prev": behind.mac})
+
+
+def seal(keys: AuditKeys, fields: dict[str, Any]) -> bytes:
+    """Any facts as a line with its code at the end."""
     text = orjson.dumps(fields)[:-1]
     return b'%s,"mac":"%s"}' % (text, keys.seal(text).encode())
-
-
-def read_line(line: bytes) -> dict[str, Any]:
-    """The fields of a line, unchecked. Raises NotARecord."""
-    try:
-        fields = orjson.loads(line)
-    except ValueError:
-        raise NotARecord("it is not JSON") from None
-    if not isinstance(fields, dict):
-        raise NotARecord("it is not a JSON object")
-    return fields
-
-
-def sealed_part(line: bytes) -> tuple[bytes, str]:
-    """What the code of a line is over, and the code. Raises NotARecord."""
-    found = _SEAL.fullmatch(line, len(line) - _SEAL_BYTES) if len(line) > _SEAL_BYTES else None
-    if found is None:
-        raise NotARecord("it does not end with its code")
-    return line[: found.start()], found.group(1).decode()
 
 
 def time_text(at: float) -> str:
@@ -98,9 +86,11 @@ def _facts(event: AuditEvent) -> dict[str, Any]:
 
 
 def _detail(value: str | int | float | bool) -> str | int | float | bool:
-    return _clean(value, None) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _clean(value, MAX_CONTENT)
+    return value if isinstance(value, bool | float) or -_INT64 <= value < _INT64 else str(value)
 
 
-def _clean(text: str, length: int | None) -> str:
+def _clean(text: str, length: int) -> str:
     """Cut to `length`, and without halves of characters, which JSON cannot hold."""
     return text[:length].encode("utf-8", "replace").decode()

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from broker.errors import BrokerError
 from producer.audit.chain import Block, Chain, Dated, NotStored
+from producer.audit.log_copy import LogCopy
 from schemas.audit import AuditEvent, Outcome
 from schemas.errors import ErrorCode, ServingError
 
@@ -63,12 +65,14 @@ class AuditWriter:
 
     chain: Chain
     on_lost: Callable[[], None]
+    copy: LogCopy | None = None
     _waiting: deque[_Item] = field(default_factory=deque)
     _batch: list[_Item] = field(default_factory=list)
     _loss: _Loss = field(default_factory=_Loss)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _refused: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, event: AuditEvent) -> None:
         """Record it as soon as possible. Never waits."""
@@ -96,7 +100,8 @@ class AuditWriter:
         while True:
             if not self._pending:
                 self._idle.set()
-                await self._wake.wait()
+                await self._wait()
+                continue
             self._wake.clear()
             if await self._write():
                 pause = _RETRY_S
@@ -107,11 +112,24 @@ class AuditWriter:
             pause = min(2 * pause, _MAX_RETRY_S)
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing waits any more; False when that takes longer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+        """Try to record what waits; False when an attempt fails or it takes longer."""
+        self._refused.clear()
+        self._urgent.set()
+        waited = {asyncio.create_task(self._idle.wait()), asyncio.create_task(self._refused.wait())}
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for each in waited:
+            each.cancel()
         return not self._pending
+
+    def close(self) -> None:
+        """After `run` has ended. What waits still is lost, and counted."""
+        left = [*self._batch, *self._waiting]
+        if left:
+            _log.error("audit records are lost", number=len(left))
+        for item in left:
+            self._lose(item)
+        if self.copy is not None:
+            self.copy.close()
 
     @property
     def num_waiting(self) -> int:
@@ -144,8 +162,20 @@ class AuditWriter:
         except NotStored as error:
             self._refuse(error)
             return False
-        self._stored(block, seq)
+        except Exception as error:
+            # One event that cannot be written must not end the audit of all others.
+            _log.error("audit records are given up", number=len(self._batch), exc_info=error)
+            self._give_up()
+            return True
+        await self._stored(block, seq)
         return True
+
+    def _give_up(self) -> None:
+        batch, self._batch = self._batch, []
+        for item in batch:
+            self._lose(item)
+            if item.stored is not None and not item.stored.done():
+                item.stored.set_exception(NotStored("it cannot be written", is_certain=True))
 
     def _fill(self) -> None:
         if self._loss.number:
@@ -158,14 +188,45 @@ class AuditWriter:
                 return
             self._batch.append(self._waiting.popleft())
 
-    def _stored(self, block: Block, seq: int) -> None:
+    async def _wait(self) -> None:
+        """Until there is something to do, which may be a file that has to catch up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_RETRY_S if self.copy is not None and self.copy.is_behind else None):
+                await self._wake.wait()
+            self._wake.clear()
+            return
+        if self.copy is not None:
+            with contextlib.suppress(OSError, BrokerError):
+                await self.copy.catch_up()
+
+    async def _stored(self, block: Block, seq: int) -> None:
+        """It is in the stream, and now comes into the file."""
         batch, self._batch = self._batch, []
-        for item in batch:
-            if item.stored is not None and not item.stored.done():
-                item.stored.set_result(None)
+        waits = [item.stored for item in batch if item.stored is not None and not item.stored.done()]
+        failure = await self._copy(block, seq, to_disk=bool(waits))
+        for stored in waits:
+            if stored.done():
+                continue
+            if failure is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(failure)
+
+    async def _copy(self, block: Block, seq: int, *, to_disk: bool) -> NotStored | None:
+        if self.copy is None:
+            return None
+        try:
+            await self.copy.follow(block, seq, to_disk=to_disk)
+        except OSError as error:
+            _log.warning("the audit log cannot be written", error=str(error))
+            return NotStored(f"the audit log cannot be written ({error.strerror})", is_certain=False)
+        except BrokerError as error:
+            return NotStored(str(error), is_certain=False)
+        return None
 
     def _refuse(self, error: NotStored) -> None:
         """Tell those who wait. What they waited for is left out from now on, unless it may be stored yet."""
+        self._refused.set()
         _log.warning("audit records wait", number=self.num_waiting, error=str(error))
         for item in self._batch:
             if item.stored is not None and not item.stored.done():

@@ -106,7 +106,7 @@ class Call:
     `failure` is set when the edge ends the call although the journal cannot say so (broker away). `published` is set
     once the outcome of the submission is known. `is_followed`: read from journals; this edge counts nothing.
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
-    here for a reader who may come back.
+    here for a reader who may come back. `prompt_facts` are what the audit says of the prompt.
     """
 
     header: Header
@@ -133,6 +133,7 @@ class Call:
     kept_until: float | None = None
     published: asyncio.Event = field(default_factory=asyncio.Event)
     labels: dict[str, str] = field(default_factory=dict)
+    prompt_facts: dict[str, str | int] = field(default_factory=dict)
 
     @property
     def request_id(self) -> str:

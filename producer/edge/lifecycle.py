@@ -9,6 +9,8 @@ from broker.errors import BrokerError
 from broker.journal import JournalHub
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
+from producer.audit.audit import Audit
+from producer.edge.audited import note_ended_call
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part
 from producer.edge.errors import NOT_SUBMITTED, error_of
@@ -39,6 +41,7 @@ class Lifecycle:
         rates: ServiceRates,
         metrics: EdgeMetrics,
         background: Background,
+        audit: Audit,
     ) -> None:
         self._hub = hub
         self._queue = queue
@@ -49,6 +52,7 @@ class Lifecycle:
         self._rates = rates
         self._metrics = metrics
         self._background = background
+        self._audit = audit
 
     def accepted(self, call: Call) -> None:
         labels = {"labels": call.labels} if call.labels else {}
@@ -200,6 +204,7 @@ class Lifecycle:
             code = str(call.failure.code)
         duration = time.monotonic() - call.accepted_at
         self._metrics.ended(call.header.endpoint, call.model, code, duration)
+        note_ended_call(self._audit, call, code, num_tokens, duration)
         self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
 
     def _note(self, call: Call, event: str, **facts: object) -> None:

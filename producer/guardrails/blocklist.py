@@ -27,7 +27,7 @@ class Blocklist:
     def __init__(self, phrases: Iterable[str]) -> None:
         given = list(phrases)
         if len(given) > MAX_PHRASES:
-            raise InvalidGuardrails(f"blocklist: {len(given)} phrases; at most {MAX_PHRASES} are possible")
+            raise InvalidGuardrails("blocklist", f"{len(given)} phrases; at most {MAX_PHRASES} are possible")
         folded = {_checked(place, phrase) for place, phrase in enumerate(given)}
         self.automaton = Automaton(list(_with_edges(phrase)) for phrase in sorted(folded))
         self._by_first_word: defaultdict[str, list[str]] = defaultdict(list)
@@ -124,9 +124,9 @@ class PhraseScanner:
 def _checked(place: int, phrase: str) -> str:
     folded = fold_text(phrase)
     if not folded:
-        raise InvalidGuardrails(f"blocklist[{place}]: a phrase needs a visible character")
+        raise InvalidGuardrails("blocklist", "a phrase needs a visible character", place)
     if len(folded) > MAX_PHRASE_LENGTH:
-        raise InvalidGuardrails(f"blocklist[{place}]: at most {MAX_PHRASE_LENGTH} characters are possible")
+        raise InvalidGuardrails("blocklist", f"at most {MAX_PHRASE_LENGTH} characters are possible", place)
     return folded
 
 

@@ -2,7 +2,15 @@
 
 
 class InvalidGuardrails(ValueError):
-    """A rule that cannot be used; the text names it and is one line."""
+    """A rule that cannot be used; the text is one line, names the field, and can quote the rule.
+
+    `field` is the one of the policy, `place` where in it.
+    """
+
+    def __init__(self, field: str, problem: str, index: int | None = None) -> None:
+        self.field = field
+        self.place = field if index is None else f"{field}[{index}]"
+        super().__init__(f"{self.place}: {problem}")
 
 
 class NoDecision(Exception):

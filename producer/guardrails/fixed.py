@@ -15,9 +15,9 @@ class FixedDecision:
         try:
             self._decision = read_decision(orjson.loads(content))
         except orjson.JSONDecodeError:
-            raise InvalidGuardrails("opa_endpoint: the file is not JSON") from None
+            raise InvalidGuardrails("opa_endpoint", "the file is not JSON") from None
         except NoDecision as error:
-            raise InvalidGuardrails(f"opa_endpoint: {error}") from None
+            raise InvalidGuardrails("opa_endpoint", f"{error}") from None
 
     async def decide(self, request: dict[str, Any]) -> Decision:
         return self._decision

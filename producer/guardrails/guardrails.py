@@ -47,13 +47,15 @@ class Guardrails:
         if given == self._policy:
             return
         before, self._policy = self._rules, given
-        text, engine, reason = before.text, None, None
+        text: TextRules = before.text
+        engine: PolicyEngine | None = None
         try:
             text = TextRules(given.blocklist, given.patterns)
             engine = _engine_of(given)
         except InvalidGuardrails as error:
-            reason = str(error)
-            engine = Unusable(reason)
+            # Of a word or an expression only its place: the problem can quote it.
+            reason = str(error) if error.field == "opa_endpoint" else error.place
+            engine = Unusable(f"guardrails.{reason} cannot be used here")
             _log.error("the guardrails cannot be used", reason=reason, fail_open=given.fail_open)
         self._rules = Rules(text, engine, given.fail_open)
         if before.engine is not None:

@@ -32,9 +32,9 @@ class OpaServer:
             parts = urlsplit(url)
             _ = parts.port
         except (ValueError, httpx2.InvalidURL):
-            raise InvalidGuardrails("opa_endpoint is not a URL") from None
+            raise InvalidGuardrails("opa_endpoint", "is not a URL") from None
         if not parts.hostname or parts.username is not None or parts.password is not None or parts.fragment:
-            raise InvalidGuardrails("opa_endpoint needs a host, and may hold neither a password nor a fragment")
+            raise InvalidGuardrails("opa_endpoint", "needs a host, and may hold neither a password nor a fragment")
         self._url = url
         self._timeout_s = timeout_s
         self._cache = DecisionCache()

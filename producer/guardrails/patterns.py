@@ -26,7 +26,7 @@ class Patterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         given = list(patterns)
         if len(given) > MAX_PATTERNS:
-            raise InvalidGuardrails(f"patterns: {len(given)} expressions; at most {MAX_PATTERNS} are possible")
+            raise InvalidGuardrails("patterns", f"{len(given)} expressions; at most {MAX_PATTERNS} are possible")
         nodes = [_checked(place, pattern) for place, pattern in enumerate(given)]
         # One by one over long prompts: the automaton of all together can outgrow its memory, and is slow then.
         self._each = [compile_pattern(node.whole()) for node in nodes]
@@ -35,7 +35,7 @@ class Patterns:
             self.any_of = compile_pattern(together.whole())
             self.open_end = compile_pattern(f"(?:{together.whole()}|{together.beginnings()})\\z")
         except re2.error as error:
-            raise InvalidGuardrails(f"patterns: {_reason(error)}") from None
+            raise InvalidGuardrails("patterns", f"all together: {_reason(error)}") from None
 
     def is_in(self, text: str) -> bool:
         """Whether one of them matches somewhere in a whole text."""
@@ -159,7 +159,7 @@ def _checked(place: int, pattern: str) -> Node:
     try:
         return check_pattern(pattern)
     except ValueError as error:
-        raise InvalidGuardrails(f"patterns[{place}]: {error}") from None
+        raise InvalidGuardrails("patterns", str(error), place) from None
 
 
 def _reason(error: Exception) -> str:

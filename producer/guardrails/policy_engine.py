@@ -26,9 +26,9 @@ def open_engine(endpoint: str, timeout_s: float) -> PolicyEngine:
     if parts.scheme in ("http", "https"):
         return OpaServer(endpoint, timeout_s)
     if parts.scheme != "file":
-        raise InvalidGuardrails("opa_endpoint must begin with file://, http:// or https://")
+        raise InvalidGuardrails("opa_endpoint", "must begin with file://, http:// or https://")
     if parts.netloc not in ("", "localhost"):
-        raise InvalidGuardrails("opa_endpoint: a file is file:///path, with three slashes")
+        raise InvalidGuardrails("opa_endpoint", "a file is file:///path, with three slashes")
     path = Path(unquote(parts.path))
     if path.suffix == ".rego":
         data = _options(parts.query).get("data")
@@ -40,13 +40,13 @@ def open_engine(endpoint: str, timeout_s: float) -> PolicyEngine:
         )
     if path.suffix == ".json" and not parts.query and not parts.fragment:
         return FixedDecision(_read(path))
-    raise InvalidGuardrails("opa_endpoint: a file must end with .rego or .json")
+    raise InvalidGuardrails("opa_endpoint", "a file must end with .rego or .json")
 
 
 def _options(query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     if options.keys() - {"data"}:
-        raise InvalidGuardrails("opa_endpoint: a file takes no other option than data=FILE")
+        raise InvalidGuardrails("opa_endpoint", "a file takes no other option than data=FILE")
     return options
 
 
@@ -57,7 +57,7 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise InvalidGuardrails(f"opa_endpoint: {path}: {reason}") from None
+        raise InvalidGuardrails("opa_endpoint", f"{path}: {reason}") from None
     if len(content) > MAX_FILE_BYTES:
-        raise InvalidGuardrails(f"opa_endpoint: {path}: larger than {MAX_FILE_BYTES >> 20} MiB")
+        raise InvalidGuardrails("opa_endpoint", f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
     return content

@@ -28,21 +28,21 @@ class RegoPolicy:
 
     def __init__(self, name: str, source: str, rule: str, data: str) -> None:
         if not _RULE.fullmatch(rule):
-            raise InvalidGuardrails("opa_endpoint: what follows # must be a rule such as data.inferflux.decision")
+            raise InvalidGuardrails("opa_endpoint", "what follows # must be a rule such as data.inferflux.decision")
         self._rule = rule
         try:
             program = regorus.Program.compile_from_modules("{}", [(name, source)], [rule])
             self._machine = regorus.Rvm()
             self._machine.load_program(program)
         except BaseException as error:
-            raise InvalidGuardrails(f"opa_endpoint: {name}{_why(error)}") from None
+            raise InvalidGuardrails("opa_endpoint", f"{name}{_why(error)}") from None
         for builtin in _ABSENT:
             if re.search(rf"\bBuiltinCall\b.*\b{re.escape(builtin)}\b", program.generate_listing()):
-                raise InvalidGuardrails(f"opa_endpoint: {name}: {builtin} is not available here")
+                raise InvalidGuardrails("opa_endpoint", f"{name}: {builtin} is not available here")
         try:
             self._machine.set_data_json(data)
         except BaseException as error:
-            raise InvalidGuardrails(f"opa_endpoint: the data of {name}{_why(error)}") from None
+            raise InvalidGuardrails("opa_endpoint", f"the data of {name}{_why(error)}") from None
 
     async def decide(self, request: dict[str, Any]) -> Decision:
         try:

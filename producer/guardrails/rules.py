@@ -20,8 +20,8 @@ class Rules:
         return self.text.is_empty and self.engine is None
 
 
-async def check_guardrails(policy: GuardrailsPolicy) -> None:
-    """Raises InvalidGuardrails unless all of it can be used here."""
+def check_guardrails(policy: GuardrailsPolicy) -> None:
+    """Raises InvalidGuardrails unless all of it can be used here. Nobody is asked."""
     TextRules(policy.blocklist, policy.patterns)
     if policy.opa_endpoint is not None:
-        await open_engine(policy.opa_endpoint, policy.opa_timeout_s).close()
+        open_engine(policy.opa_endpoint, policy.opa_timeout_s)

@@ -152,8 +152,9 @@ class PolicyStore:
                     await self._require_writable()
                     following = change(self.document)
                     if event is None:
-                        event = AuditEvent(action, Outcome.ALLOWED, actor.owner, actor.tenant, target, request_id)
-                        await self._record(event)
+                        asked = AuditEvent(action, Outcome.ALLOWED, actor.owner, actor.tenant, target, request_id)
+                        await self._record(asked)
+                        event = asked
                     document = self._stamped(following.document, actor, action, target)
                     if await self._put(document, following.secret, drop_history=drop_history):
                         return self.document

@@ -7,6 +7,8 @@ from ops.cli.program import Entry, LazyGroup
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
+    "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
+    "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 
 
@@ -16,6 +18,7 @@ def command() -> None:
 
     \b
       inferctl admin policy show
+      inferctl admin audit list
 
     What is changed here holds for all edges at once, and over restarts.
     """

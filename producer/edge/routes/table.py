@@ -2,7 +2,7 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests
-from producer.edge.routes.admin import policy
+from producer.edge.routes.admin import audit, guardrails, policy
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -11,6 +11,12 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{id:path}", models.retrieve_model),
     Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
     Route("GET", "/v1/requests/{id}/events", requests.resume_request),
+    Route("GET", "/v1/admin/audit", audit.list_audit),
+    Route("GET", "/v1/admin/audit/verify", audit.verify_audit),
+    Route("POST", "/v1/admin/audit/verify", audit.verify_audit_file),
+    Route("GET", "/v1/admin/audit/export", audit.export_audit),
+    Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
+    Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),

@@ -92,10 +92,10 @@ async def test_a_full_stream_refuses_what_is_required(broker: Broker, open_audit
     assert found == [("1", "allowed"), ("2", "failed"), ("3", "allowed")]
 
 
-async def limit(broker: Broker, max_bytes: int) -> None:
-    """Give the stream so much room."""
-    info = await broker.topology.api(f"STREAM.INFO.{STREAM_AUDIT}")
-    await broker.topology.api(f"STREAM.UPDATE.{STREAM_AUDIT}", {**info["config"], "max_bytes": max_bytes})
+async def limit(broker: Broker, max_bytes: int, stream: str = STREAM_AUDIT) -> None:
+    """Give a stream so much room."""
+    info = await broker.topology.api(f"STREAM.INFO.{stream}")
+    await broker.topology.api(f"STREAM.UPDATE.{stream}", {**info["config"], "max_bytes": max_bytes})
 
 
 async def test_what_does_not_fit_is_counted_and_told(
