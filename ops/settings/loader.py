@@ -13,6 +13,7 @@ from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
     AuthSettings,
+    GuardrailSettings,
     LoggingSettings,
     NatsSettings,
     PolicySettings,
@@ -73,6 +74,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         runtime=_runtime(values),
         auth=_auth(values),
         limits=_limits(values),
+        guardrails=_guardrails(values),
         policy=_policy(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
@@ -188,6 +190,16 @@ def _limits(values: Values) -> LimitsPolicy:
         ),
         tenants=dict(tenants),
         models=dict(models),
+    )
+
+
+def _guardrails(values: Values) -> GuardrailSettings:
+    return GuardrailSettings(
+        blocklist=values.get(table.BLOCKLIST),
+        patterns=values.get(table.PATTERNS),
+        opa_endpoint=values.get(table.OPA_ENDPOINT),
+        opa_timeout_s=values.get(table.OPA_TIMEOUT_S),
+        fail_open=values.get(table.GUARDRAILS_FAIL_OPEN),
     )
 
 

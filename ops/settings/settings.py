@@ -107,6 +107,15 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailSettings:
+    blocklist: tuple[str, ...]
+    patterns: tuple[str, ...]
+    opa_endpoint: str | None
+    opa_timeout_s: float
+    fail_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """`store` is absolute, or None for the default in the data directory."""
 
@@ -140,6 +149,7 @@ class Settings:
     runtime: RuntimeSettings
     auth: AuthSettings
     limits: LimitsPolicy
+    guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

@@ -231,9 +231,17 @@ LIMITS_OF_MODELS = Setting("limits.models", limits.DOCUMENT, (),
 KEY_PEPPER = Setting("", optional(text("a text")), None,
     "Secret that key hashes are made with, instead of `<data-dir>/pepper`.", None, "INFERFLUX_KEY_PEPPER", secret=True)
 BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
-    "Words that neither prompts nor answers may hold.", None, "INFERFLUX_GUARDRAIL_BLOCKLIST", available=False)
+    "Words and phrases that neither prompts nor answers may hold, in any case and spacing.", None,
+    "INFERFLUX_GUARDRAIL_BLOCKLIST")
+PATTERNS = Setting("guardrails.patterns", listing(text("an RE2 expression")), (),
+    "Regular expressions (RE2) that match in neither; those with a comma can stand in the file only.")
 OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
-    "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
+    "Who decides on requests: `file:///….rego`, `file:///….json`, or the URL of a decision in an OPA server.", None,
+    "INFERFLUX_OPA_ENDPOINT")
+OPA_TIMEOUT_S = Setting("guardrails.opa_timeout_s", seconds(0.01, 60), 1.0,
+    "How long an OPA server may take to decide.")
+GUARDRAILS_FAIL_OPEN = Setting("guardrails.fail_open", boolean(), False,
+    "Whether requests pass on which the policy gave no decision, and prompts of token ids; else they are refused.")
 POLICY_STORE = Setting("policy.store", optional(path()), None,
     "File with a copy of the stored policy, encrypted; without one in the broker it is taken from there. "
     "Empty: `<data-dir>/policy.store`.", None, "INFERFLUX_POLICY_STORE")

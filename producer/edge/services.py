@@ -53,6 +53,7 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.guardrails.guardrails import Guardrails
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
@@ -91,6 +92,7 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
     limiter: Limiter
@@ -157,6 +159,7 @@ async def open_services(
         services = _build(config, connection, registry, hub, extra_stages, filters)
         await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        stack.push_async_callback(services.guardrails.close)
         yield services
 
 
@@ -175,6 +178,8 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    guardrails = Guardrails(metrics, background)
+    policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     oidc = OidcVerifier(metrics.issuer_answered)
     policy.on_change(oidc.learn)
@@ -227,6 +232,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -234,11 +240,13 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
+            guardrails,
             *extra_stages,
             LiveWorker(demand),
             WithinLimits(limiter, metrics),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         limiter=limiter,
-        filters=filters,
+        # The last one: it sees what the client would.
+        filters=(*filters, guardrails.make_filter),
     )

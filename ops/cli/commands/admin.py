@@ -8,6 +8,7 @@ _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
     "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
+    "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
     "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 
