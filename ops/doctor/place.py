@@ -35,6 +35,8 @@ def _keys(settings: Settings) -> Check:
     except CommandError as error:
         return Check("API keys", False, str(error), "export INFERFLUX_API_KEYS=$(openssl rand -hex 24)")
     keys = effective_keys(settings)
+    if settings.auth.oidc is not None:
+        return Check("API keys", True, f"{len(keys)} configured, and tokens of {settings.auth.oidc.issuer}")
     if settings.auth.api_keys:
         return Check("API keys", True, f"{len(keys)} configured")
     if not keys:

@@ -13,8 +13,10 @@ PEPPER_BYTES = 32
 
 
 def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
-    """The configured keys; on a loopback host, where there is none, the well-known one with all scopes."""
-    if settings.auth.api_keys:
+    """The configured keys; on a loopback host, where there is neither one nor an issuer of tokens, the well-known one
+    with all scopes.
+    """
+    if settings.auth.api_keys or settings.auth.oidc is not None:
         return settings.auth.api_keys
     if not is_loopback(settings.server.host):
         return ()
@@ -22,16 +24,16 @@ def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
 
 
 def require_keys(settings: Settings) -> None:
-    """Raises CannotStart: nobody could call, since no key is configured, the host can be reached from elsewhere, and
-    there is nothing yet that could hold a policy with keys. Else the edge decides, which sees the policy.
+    """Raises CannotStart: nobody could call, since no key or issuer is configured, others can reach the host, and there
+    is nothing yet that could hold a policy with keys. Else the edge decides, which sees the policy.
     """
-    if effective_keys(settings) or settings.nats.url is not None:
+    if effective_keys(settings) or settings.auth.oidc is not None or settings.nats.url is not None:
         return
     store = settings.policy.store or settings.data_dir / "policy.store"
     if not store.exists() and not (settings.data_dir / "nats").exists():
         raise CannotStart(
             f"no API key is configured and {settings.server.host} is not a loopback host: "
-            "set auth.api_keys or INFERFLUX_API_KEYS"
+            "set auth.api_keys, INFERFLUX_API_KEYS or auth.oidc"
         )
 
 

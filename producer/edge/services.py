@@ -21,6 +21,7 @@ from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -44,6 +45,7 @@ from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.retry_after import RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.limits import WithinLimits
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
@@ -51,6 +53,8 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.guardrails.guardrails import Guardrails
+from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.errors import NoKeys
 from producer.policy.live import LivePolicy
@@ -74,6 +78,7 @@ class Services:
     key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -88,8 +93,10 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
+    limiter: Limiter
     filters: Sequence[FilterFactory] = ()
 
     @property
@@ -107,12 +114,14 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
             tasks = [
                 asyncio.create_task(self.waiting.run(announce), name="waiting"),
                 asyncio.create_task(self.guardian.run(), name="guardian"),
                 asyncio.create_task(self.retention.run(), name="retention"),
+                asyncio.create_task(self.limiter.run(), name="limits"),
             ]
             try:
                 yield
@@ -122,6 +131,7 @@ class Services:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
                 self.key_watch.close()
+                await self.oidc.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -149,6 +159,7 @@ async def open_services(
         stack.push_async_callback(hub.close)
         services = _build(config, connection, registry, hub, extra_stages, filters)
         stack.push_async_callback(services.policy_store.close)
+        stack.push_async_callback(services.guardrails.close)
         await services.policy_store.start()
         _require_callers(services)
         yield services
@@ -178,7 +189,11 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    guardrails = Guardrails(metrics, background)
+    policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -194,6 +209,10 @@ def _build(
     probe = WorkerProbe(control.is_alive)
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
+    limiter = Limiter(
+        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+    )
+    policy.on_change(limiter.learn)
     return Services(
         config=config,
         connection=connection,
@@ -205,8 +224,9 @@ def _build(
         lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
         keys=keys,
         key_watch=key_watch,
-        authenticator=Authenticator(keys),
         audit=audit,
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
@@ -223,6 +243,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -230,9 +251,13 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
+            guardrails,
             *extra_stages,
             LiveWorker(demand),
+            WithinLimits(limiter, metrics),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
-        filters=filters,
+        limiter=limiter,
+        # The last one: it sees what the client would.
+        filters=(*filters, guardrails.make_filter),
     )

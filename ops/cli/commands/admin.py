@@ -8,6 +8,8 @@ _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "api-keys": Entry(f"{_COMMANDS}.admin_api_keys", "API keys: list, issue, rotate, update, revoke."),
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
+    "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
+    "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
     "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 
@@ -20,6 +22,7 @@ def command() -> None:
       inferctl admin api-keys issue NAME --scope generate
       inferctl admin api-keys revoke NAME
       inferctl admin policy show
+      inferctl admin rate-limit --set 60
       inferctl admin audit list
 
     What is changed here holds for all edges at once, and over restarts.
