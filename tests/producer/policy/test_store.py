@@ -312,3 +312,20 @@ async def test_a_change_that_comes_in_while_another_is_recorded_is_not_lost(brok
             document = await one.store.change(ACTOR, "limits.set", with_tenant("ours"))
     assert document.limits is not None
     assert set(document.limits.tenants) == {"ours", "theirs"}
+
+
+async def test_old_versions_make_room_for_new_ones(broker: Broker) -> None:
+    """Else a large document would keep the next key from being revoked."""
+    stream = bucket_stream(BUCKET_POLICY)
+    config = (await broker.topology.api(f"STREAM.INFO.{stream}"))["config"]
+    await broker.topology.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 8192})
+    async with running_store(broker) as one, running_store(broker) as two:
+        for number in range(30):
+            await one.add_key(f"k{number}", f"secret-{number}")
+        await until(lambda: two.store.version == 30)
+        assert 1 <= len(await one.store.versions()) < 30
+        await one.store.change(ACTOR, "api_key.revoke", revoke("k0"))
+        with pytest.raises(ServingError, match="no room") as refused:
+            for number in range(30, 300):
+                await one.add_key(f"k{number}", f"secret-{number}")
+        assert (refused.value.code, one.store.fault) == (ErrorCode.POLICY_UNAVAILABLE, None)
