@@ -142,7 +142,8 @@ def _nats_tls(values: Values, url: str | None) -> TlsSettings | None:
     if tls == TlsSettings(None, None, None):
         return tls if schemes & {"tls", "wss"} else None
     if url is None or not schemes <= {"tls", "wss"}:
-        raise SettingsError("nats.tls is set, but nats.url is not tls://…: nothing would be encrypted")
+        given = next(name for name in ("ca", "cert", "key") if getattr(tls, name) is not None)
+        raise SettingsError(f"nats.tls.{given} is set, but nats.url is not tls://…: nothing would be encrypted")
     return tls
 
 
