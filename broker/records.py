@@ -113,6 +113,6 @@ def _to_record(message: Msg) -> Record:
 async def _pause_or_give_up(connection: Connection, deadline: float, failure: BrokerError) -> None:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise BrokerUnavailable(f"the journal cannot be read: {failure}") from failure
+        raise BrokerUnavailable(f"the stream cannot be read: {failure}") from failure
     await asyncio.sleep(min(_RETRY_S, left))
     await connection.wait_connected(max(0.0, deadline - time.monotonic()))

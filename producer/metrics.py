@@ -46,6 +46,7 @@ class EdgeMetrics:
         self.slow_readers = self._counter("slow_readers", "Streams cut because their client did not read.")
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
+        self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
         for outcome in (OK, FAILED):
             self._issuer_requests.labels(outcome)
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):

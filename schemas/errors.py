@@ -25,9 +25,13 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     REQUEST_NOT_FOUND = "request_not_found"
     ROUTE_NOT_FOUND = "route_not_found"
+    API_KEY_NOT_FOUND = "api_key_not_found"
+    VERSION_NOT_FOUND = "version_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     JOURNAL_EXPIRED = "journal_expired"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    HEADERS_TOO_LARGE = "headers_too_large"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUEUE_FULL = "queue_full"
     RATE_LIMITED = "rate_limited"
@@ -37,6 +41,8 @@ class ErrorCode(StrEnum):
     NO_WORKER = "no_worker"
     MODEL_LOADING = "model_loading"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    POLICY_UNAVAILABLE = "policy_unavailable"
     ISSUER_UNAVAILABLE = "issuer_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
@@ -59,9 +65,13 @@ _KINDS = {
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.REQUEST_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorKind(404, "not_found_error"),
+    ErrorCode.API_KEY_NOT_FOUND: ErrorKind(404, "not_found_error"),
+    ErrorCode.VERSION_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, _INVALID),
     ErrorCode.JOURNAL_EXPIRED: ErrorKind(410, _INVALID),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorKind(413, _INVALID),
+    ErrorCode.URI_TOO_LONG: ErrorKind(414, _INVALID),
+    ErrorCode.HEADERS_TOO_LARGE: ErrorKind(431, _INVALID),
     ErrorCode.IDEMPOTENCY_MISMATCH: ErrorKind(422, _INVALID),
     ErrorCode.QUEUE_FULL: ErrorKind(429, "rate_limit_error"),
     ErrorCode.RATE_LIMITED: ErrorKind(429, "rate_limit_error"),
@@ -71,6 +81,8 @@ _KINDS = {
     ErrorCode.NO_WORKER: ErrorKind(503, "server_error"),
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.ISSUER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.

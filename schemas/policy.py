@@ -84,14 +84,18 @@ class StoredKey(_Part):
 
 
 class RevokedKey(_Part):
-    """A key that opens nothing any more, wherever else it is configured."""
+    """A key that opens nothing any more, wherever else it is configured. `id` of a stored one, empty of others."""
 
     name: str
+    id: str = ""
     revoked_at: int
 
 
 class PolicyDocument(_Part):
-    """`api_keys` by id, `revoked` by the digest of the secret."""
+    """`api_keys` by id, `revoked` by the digest of the secret; `pepper_check` tells which pepper the digests need.
+
+    The last four say who made this version, when (Unix seconds) and by what.
+    """
 
     api_keys: dict[str, StoredKey] = Field(default_factory=dict)
     revoked: dict[Digest, RevokedKey] = Field(default_factory=dict)
@@ -99,5 +103,13 @@ class PolicyDocument(_Part):
     guardrails: GuardrailsPolicy | None = None
     oidc: OidcPolicy | None = None
     routing: dict[str, Any] | None = None
+    pepper_check: Digest | None = None
     changed_at: int = 0
     changed_by: str = ""
+    action: str = ""
+    target: str = ""
+
+    @property
+    def decides_on_keys(self) -> bool:
+        """Whether somebody administers keys here. Then the well-known key of a fresh installation opens nothing."""
+        return bool(self.api_keys or self.revoked)

@@ -1,10 +1,12 @@
 """Talks to an edge: one base address, one key, errors that name what to do."""
 
-from collections.abc import Generator, Mapping
+import ssl
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import httpx2
 
+from ops.client.address import parse_address, tls_reason
 from ops.client.resuming import ResumingStream, message
 from ops.errors import Failure
 from ops.loopback import DEV_KEY, is_loopback
@@ -17,10 +19,21 @@ READ_TIMEOUT_S = 3600.0
 class Client:
     """Synchronous; `close` it, or use it as a context. `auth` is what authorizes requests instead of a key."""
 
-    def __init__(self, host: str, port: int, api_key: str | None, auth: httpx2.Auth | None = None) -> None:
-        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        self.base_url = f"http://{bracketed}:{port}"
-        is_local = is_loopback(host)
+    def __init__(
+        self,
+        host: str,
+        port: int | None,
+        api_key: str | None,
+        tls: ssl.SSLContext | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        """`host` is a name, or an address with its scheme and perhaps a port. `tls` None: the system's authorities.
+
+        Raises Failure for an address that is none.
+        """
+        address = parse_address(host, port)
+        self.base_url = address.url
+        is_local = is_loopback(address.host)
         key = api_key or (DEV_KEY if is_local and auth is None else None)
         self._http = httpx2.Client(
             base_url=self.base_url,
@@ -29,6 +42,7 @@ class Client:
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
             trust_env=not is_local,
+            verify=tls if tls is not None else True,
         )
 
     def __enter__(self) -> "Client":
@@ -43,6 +57,24 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self.json_of(self._send("POST", path, body))
+
+    def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
+        """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
+        try:
+            return self.json_of(self._http.request("POST", path, content=chunks))
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
+
+    def download(self, path: str) -> Generator[bytes, None, None]:
+        """The bytes of an answer as they come. Raises Failure, also when the connection ends before the answer."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._name(response)
+                yield from response.iter_bytes()
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
 
     def probe(self, path: str) -> httpx2.Response:
         """The answer whatever its status. Raises Failure when nothing listens."""
@@ -63,7 +95,6 @@ class Client:
             raise self._name(error) from None
 
     def json_of(self, response: httpx2.Response) -> Any:
-        """The body of an answer to `probe`. Raises Failure with the server's message."""
         if not response.is_success:
             raise self._name(response)
         try:
@@ -74,6 +105,8 @@ class Client:
     def _name(self, problem: httpx2.Response | httpx2.TransportError) -> Failure:
         """What to tell about a response that is none, or about no response."""
         match problem:
+            case httpx2.ConnectError() if (reason := tls_reason(problem)) is not None:
+                return Failure(f"{self.base_url}: {reason}")
             case httpx2.ConnectError():
                 return Failure(f"nothing listens on {self.base_url}; start with make up")
             case httpx2.TimeoutException():

@@ -25,7 +25,7 @@ def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
             f"no API key is configured and {settings.server.host} is not a loopback host: "
             "set auth.api_keys, INFERFLUX_API_KEYS or auth.oidc"
         )
-    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev"),)
+    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev", is_default=True),)
 
 
 def shown_key(settings: Settings) -> str:

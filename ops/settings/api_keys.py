@@ -16,7 +16,8 @@ _FIELDS = ("name", "key", "key_file", "scopes", "tenant", "models", "ceiling")
 class ApiKey:
     """One key and what it opens.
 
-    `name` None: it is called after its hash. `ceiling` None: high with scope admin, else normal.
+    `name` None: it is called after its hash. `ceiling` None: high with scope admin, else normal. `is_default`: the
+    well-known one, which nobody configured.
     """
 
     key: str
@@ -25,6 +26,7 @@ class ApiKey:
     tenant: str = "default"
     models: tuple[str, ...] = ("*",)
     ceiling: str | None = None
+    is_default: bool = False
 
     def __repr__(self) -> str:
         return f"ApiKey(name={self.name!r}, scopes={self.scopes!r})"

@@ -1,12 +1,14 @@
 """Types of setting values. Each reads the text of a variable or flag and the value of a YAML document alike."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+_ORIGIN = re.compile(r"https?://[^/?#@\s,]+", re.IGNORECASE)
 
 
 class BadValue(ValueError):
@@ -114,6 +116,18 @@ def nats_url() -> Kind[str]:
         return url
 
     return Kind("URL", "a URL such as nats://host:4222, or several with commas between them", read)
+
+
+def origin() -> Kind[str]:
+    """As a browser sends it; a path would never match."""
+
+    def read(value: Any) -> str:
+        result = _read_text(value).rstrip("/")
+        if result != "*" and _ORIGIN.fullmatch(result) is None:
+            raise BadValue
+        return result
+
+    return Kind("origin", "an origin such as https://app.example, or *", read)
 
 
 def _read_text(value: Any) -> str:

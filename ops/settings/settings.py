@@ -1,6 +1,6 @@
 """The settings as the processes use them: read, checked, frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,15 @@ from ops.settings.api_keys import ApiKey
 
 if TYPE_CHECKING:
     from schemas.oidc_policy import OidcPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Paths of PEM files. `ca` is who signed the other side."""
+
+    cert: Path | None
+    key: Path | None
+    ca: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +29,13 @@ class ServerSettings:
     max_concurrent: int
     max_body_bytes: int
     body_timeout_s: float
+    header_timeout_s: float
     request_timeout_s: float
     status_hold_s: float
     drain_timeout_s: float
     max_prompts: int
     cors_origins: tuple[str, ...]
+    tls: TlsSettings | None
     unknown_parameters: str
     body_buffer_bytes: int
     stream_buffer_bytes: int
@@ -42,6 +53,7 @@ class NatsSettings:
     replicas: int
     max_file_bytes: int | None
     credentials: Path | None
+    tls: TlsSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +106,24 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """`store` is absolute, or None for the default in the data directory."""
+
+    store: Path | None
+    passphrase: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSettings:
     level: str
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    level: str
+    content: str
+    log: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +138,7 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings
+    audit: AuditSettings

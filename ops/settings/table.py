@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings import api_keys, model_list, oidc
-from ops.settings.kinds import boolean, choice, listing, nats_url, optional, path, text
+from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
 from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
 from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
@@ -28,7 +28,10 @@ MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
 BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
-    "How long a request body may take to arrive; a slower one is refused with 400.")
+    "How long a request body may take to arrive; a slower one is refused with 400, and one that comes with less than "
+    "4 KiB a second after 15 s.")
+HEADER_TIMEOUT_S = Setting("server.header_timeout_s", seconds(1, 600), 30.0,
+    "How long the headers of a request may take to arrive.")
 REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
     "Deadline of a request that names none.")
 STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,
@@ -37,7 +40,7 @@ DRAIN_TIMEOUT_S = Setting("server.drain_timeout_s", seconds(0, 3600), 30.0,
     "How long streams may run out after SIGTERM; those left are told where to read on.")
 MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
     "Prompts that one call to /v1/completions may carry.")
-CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),
+CORS_ORIGINS = Setting("server.cors_origins", listing(origin()), (),
     "Further origins whose pages may call the API from a browser; `*` is all. Pages of this machine always may.")
 BODY_BUFFER_BYTES = Setting("server.body_buffer_bytes", size_bytes(1024, 2**36), 64 * 2**20,
     "Bytes of request bodies that one edge holds at a time, from the first byte until their requests are queued; "
@@ -46,6 +49,13 @@ STREAM_BUFFER_BYTES = Setting("server.stream_buffer_bytes", size_bytes(32 * 2**1
     "What one stream may hold that its client has not taken yet, in the edge and in the system's socket together.")
 SLOW_READER_TIMEOUT_S = Setting("server.slow_reader_timeout_s", seconds(1, 600), 60.0,
     "How long a client may leave that buffer full before its stream is cut. The request goes on, and can be resumed.")
+TLS_CERT = Setting("server.tls.cert", optional(path()), None,
+    "Certificate of the HTTP server, with its chain (PEM). With it the server speaks TLS 1.2 or later, and no "
+    "plain HTTP.")
+TLS_KEY = Setting("server.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted). Both are read again when they change, and on SIGHUP.")
+TLS_CLIENT_CA = Setting("server.tls.client_ca", optional(path()), None,
+    "Only clients with a certificate that these (PEM) have signed get in. They need an API key besides.")
 UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "ignore"), "refuse",
     "What happens to a request with a parameter nobody knows: 400, or served with X-InferFlux-Ignored.")
 
@@ -64,6 +74,12 @@ NATS_MAX_FILE = Setting("nats.max_file_bytes", optional(size_bytes(512 * 2**20, 
     "takes what is free, less a GiB; of an external one it is taken to be the account's limit, else 8 GiB.")
 NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
     "Folder of role files, or one file (also .creds), for an external NATS.", "--nats-credentials")
+NATS_TLS_CA = Setting("nats.tls.ca", optional(path()), None,
+    "Who signed the certificate of an external NATS (PEM); without it the system's authorities. The url is `tls://…`.")
+NATS_TLS_CERT = Setting("nats.tls.cert", optional(path()), None,
+    "Certificate to show to a NATS that asks for one (PEM).")
+NATS_TLS_KEY = Setting("nats.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted).")
 
 # Models, one row per field of a model
 MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
@@ -203,9 +219,12 @@ BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
 OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
     "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
 POLICY_STORE = Setting("policy.store", optional(path()), None,
-    "Encrypted file with keys and rules.", None, "INFERFLUX_POLICY_STORE", available=False)
+    "File with a copy of the stored policy, encrypted; without one in the broker it is taken from there. "
+    "Empty: `<data-dir>/policy.store`.", None, "INFERFLUX_POLICY_STORE")
 POLICY_PASSPHRASE = Setting("", optional(text("a text")), None,
-    "What it is encrypted with.", None, "INFERFLUX_POLICY_PASSPHRASE", available=False, secret=True)
+    "What the stored policy is encrypted with, the same for every edge. Without it `up` uses a random key in "
+    "`<data-dir>/policy.key`; with an external NATS it is needed for the first change.",
+    None, "INFERFLUX_POLICY_PASSPHRASE", secret=True)
 
 # Registry, metrics, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,
@@ -219,7 +238,13 @@ LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error")
 LOG_FORMAT = Setting("logging.format", choice("console", "json"), "console",
     "Lines for people, or one JSON object each.", None, "INFERFLUX_LOG_FORMAT")
 AUDIT_LOG = Setting("logging.audit_log", optional(path()), None,
-    "File for the audit record.", None, "INFERFLUX_AUDIT_LOG", available=False)
+    "File that gets, line by line, what this edge records for the audit; without it the record is in the broker alone.",
+    None, "INFERFLUX_AUDIT_LOG")
+AUDIT_LEVEL = Setting("audit.level", choice("changes", "denials", "requests"), "denials",
+    "What is recorded: changes that administrators make; refused credentials and requests that a rule forbids too; or "
+    "every request.")
+AUDIT_CONTENT = Setting("audit.content", choice("hash", "none", "full"), "hash",
+    "What a recorded request says of its prompt and answer: a keyed hash, nothing, or the text itself.")
 
 # Processes: flags without a key
 CONFIG = Setting("", optional(path()), None, "Configuration file (YAML).", "--config")

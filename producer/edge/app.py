@@ -33,7 +33,7 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
     app = Starlette(
         routes=to_starlette(ROUTES),
         lifespan=lifespan,
-        exception_handlers={ServingError: _on_serving_error, HTTPException: _on_http_exception},
+        exception_handlers={ServingError: on_serving_error, HTTPException: _on_http_exception},
     )
     # A slash at the end is taken off beforehand; nothing is ever redirected.
     app.router.redirect_slashes = False
@@ -43,7 +43,7 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
     return app
 
 
-async def _on_serving_error(request: Request, error: Exception) -> Response:
+async def on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     headers = {"connection": "close"} if isinstance(error, UnreadBody) else {}
     policy = request.app.state.services.oidc.policy

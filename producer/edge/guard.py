@@ -6,6 +6,7 @@ from starlette.routing import Route as StarletteRoute
 
 from producer.auth.api_keys import presented_key
 from producer.auth.rbac import require_scope
+from producer.edge.audited import note_denied_access
 from producer.edge.context import context_of
 from producer.edge.operation import Handler, Route
 from producer.edge.services import Services
@@ -36,11 +37,12 @@ def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
             services = services_of(request)
             try:
                 identity = await authenticate(request, services)
+                context_of(request).become(identity)
                 require_scope(identity, scopes)
             except ServingError as error:
                 services.metrics.auth_failed(error.code)
+                note_denied_access(services.audit, request, error)
                 raise
-            context_of(request).become(identity)
         return await handler.handle(request)
 
     return endpoint
@@ -50,4 +52,6 @@ async def authenticate(request: Request, services: Services) -> Identity:
     """Who presents the key or token in the headers. Raises ServingError (401)."""
     headers = request.headers
     secret = presented_key(headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
-    return await services.authenticator.identify(secret)
+    identity = await services.authenticator.identify(secret)
+    context_of(request).key_digest = services.authenticator.key_digest(secret)
+    return identity

@@ -9,6 +9,8 @@ from broker.errors import BrokerError
 from broker.journal import JournalHub
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
+from producer.audit.audit import Audit
+from producer.edge.audited import note_ended_call
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part
 from producer.edge.errors import NOT_SUBMITTED, error_of
@@ -21,6 +23,7 @@ from schemas.events import Cancelled, Failed, Finished
 
 _log = structlog.stdlib.get_logger("inferflux.edge")
 
+KEY_ENDED = "The API key of this request holds no longer: it was revoked, replaced, or has expired."
 # How long somebody who asks for a cancellation waits for the broker to record it.
 RECORD_S = 5.0
 
@@ -39,6 +42,7 @@ class Lifecycle:
         rates: ServiceRates,
         metrics: EdgeMetrics,
         background: Background,
+        audit: Audit,
     ) -> None:
         self._hub = hub
         self._queue = queue
@@ -49,6 +53,7 @@ class Lifecycle:
         self._rates = rates
         self._metrics = metrics
         self._background = background
+        self._audit = audit
 
     def accepted(self, call: Call) -> None:
         labels = {"labels": call.labels} if call.labels else {}
@@ -103,6 +108,15 @@ class Lifecycle:
         self._note(call, "deadline_exceeded")
         for part in call.open_parts():
             self.end_part(part, Failed(None, str(ErrorCode.DEADLINE_EXCEEDED), message, False))
+
+    def revoke(self, call: Call) -> None:
+        """The key that the call was made with holds no longer: its readers are told, and its work ends."""
+        if call.is_revoked or call.is_over:
+            return
+        call.is_revoked = True
+        self._note(call, "key_revoked")
+        for part in call.open_parts():
+            self.end_part(part, Failed(None, str(ErrorCode.INVALID_API_KEY), KEY_ENDED, False))
 
     def end_part(self, part: Part, event: Cancelled | Failed) -> None:
         self._background.spawn(self._end_part(part, event), f"end {part.request_id}")
@@ -200,6 +214,7 @@ class Lifecycle:
             code = str(call.failure.code)
         duration = time.monotonic() - call.accepted_at
         self._metrics.ended(call.header.endpoint, call.model, code, duration)
+        note_ended_call(self._audit, call, code, num_tokens, duration)
         self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
 
     def _note(self, call: Call, event: str, **facts: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
@@ -17,6 +18,7 @@ from broker.registry import Registry
 from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
+from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
 from producer.auth.oidc.verifier import OidcVerifier
@@ -32,6 +34,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
+from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -51,6 +54,8 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.lockout import Lockout
+from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
 
@@ -63,7 +68,12 @@ class Services:
     queue: WorkQueue
     models: Models
     policy: LivePolicy
+    policy_store: PolicyStore
+    lockout: Lockout
+    keys: ApiKeys
+    key_watch: KeyWatch
     authenticator: Authenticator
+    audit: Audit
     oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
@@ -99,22 +109,24 @@ class Services:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
         self.oidc.start()
-        listening = await listen_for_waiting(self.connection, self.waiting.heard)
-        tasks = [
-            asyncio.create_task(self.waiting.run(announce), name="waiting"),
-            asyncio.create_task(self.guardian.run(), name="guardian"),
-            asyncio.create_task(self.retention.run(), name="retention"),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await listening.close()
-            await self.oidc.close()
-            await self.background.close(_CLOSE_S)
-            await self.retention.close(_CLOSE_S)
+        async with self.audit.running():
+            listening = await listen_for_waiting(self.connection, self.waiting.heard)
+            tasks = [
+                asyncio.create_task(self.waiting.run(announce), name="waiting"),
+                asyncio.create_task(self.guardian.run(), name="guardian"),
+                asyncio.create_task(self.retention.run(), name="retention"),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await listening.close()
+                self.key_watch.close()
+                await self.oidc.close()
+                await self.background.close(_CLOSE_S)
+                await self.retention.close(_CLOSE_S)
 
 
 @asynccontextmanager
@@ -125,7 +137,7 @@ async def open_services(
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
 ) -> AsyncIterator[Services]:
-    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable.
+    """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
     `extra_stages` run after the model is known and before the queue is looked at.
     """
@@ -138,7 +150,10 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield _build(config, connection, registry, hub, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters)
+        await services.policy_store.start()
+        stack.push_async_callback(services.policy_store.close)
+        yield services
 
 
 def _build(
@@ -156,6 +171,7 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     oidc = OidcVerifier(metrics.issuer_answered)
     policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
@@ -164,7 +180,9 @@ def _build(
     retention = Retention(hub, config.resume_window_s)
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background)
+    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
+    key_watch = KeyWatch(keys, calls, lifecycle)
+    policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
@@ -178,6 +196,11 @@ def _build(
         queue=queue,
         models=models,
         policy=policy,
+        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
+        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        keys=keys,
+        key_watch=key_watch,
+        audit=audit,
         authenticator=Authenticator(keys, (oidc,)),
         oidc=oidc,
         metrics=metrics,

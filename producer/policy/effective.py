@@ -13,7 +13,8 @@ Source = Literal["file", "store"]
 class EffectivePolicy:
     """One moment's rules. `revision` is the stored document's, 0 without one.
 
-    File keys and stored keys add up, but for those whose digest is in `revoked`; each section has one source.
+    File keys and stored keys add up, but for those whose digest is in `revoked`; each section has one source. The
+    well-known key is not among them once anybody else may be.
     """
 
     revision: int
@@ -29,10 +30,11 @@ class EffectivePolicy:
 def lay_over(config: EdgeConfig, document: PolicyDocument | None, revision: int = 0) -> EffectivePolicy:
     """The rules of `document` where it decides, else those of the file."""
     stored = document if document is not None else PolicyDocument()
+    others_may_call = stored.decides_on_keys or stored.oidc is not None or config.oidc is not None
     decided = {"limits": stored.limits, "guardrails": stored.guardrails, "oidc": stored.oidc}
     return EffectivePolicy(
         revision=revision,
-        file_keys=config.keys,
+        file_keys=tuple(key for key in config.keys if not (key.is_default and others_may_call)),
         stored_keys=tuple(stored.api_keys.values()),
         revoked=stored.revoked,
         limits=stored.limits if stored.limits is not None else config.limits,

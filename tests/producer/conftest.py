@@ -12,7 +12,7 @@ import pytest
 from broker.connection import BrokerConfig, Connection
 from broker.registry import Registry
 from broker.roles import Role
-from producer.config import EdgeConfig, KeySpec, MetricsConfig, Scope
+from producer.config import EdgeConfig, KeySpec, MetricsConfig, PolicyConfig, Scope
 from producer.edge.serve import EdgeAddress, run_edge
 from schemas.control import ModelCard
 from tests.conftest import Broker
@@ -37,6 +37,7 @@ CONFIG = EdgeConfig(
     version="1.2.3",
     host="127.0.0.1",
     port=0,
+    policy=PolicyConfig(passphrase="passphrase-of-tests"),
     metrics=MetricsConfig(port=0),
     drain_timeout_s=5.0,
 )

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.ports import free_port
+from tests.support.secrets import MARKER
 
-KEY = "test-key"
-ADMIN_KEY = "admin-key"
+# Every run of the suite looks for these in all logs at its end.
+KEY = f"test-key-{MARKER}"
+ADMIN_KEY = f"admin-key-{MARKER}"
 START_LIMIT_S = 60.0
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ class Stack:
         }
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.key = KEY
         self._log_start = 0
 
     @property
@@ -111,7 +114,7 @@ class Stack:
         # Without workers of its own the stack waits for those that a test starts beside it.
         path = "/livez" if self.options[-2:] == ("--workers", "0") else "/readyz"
         try:
-            fetch(f"{self.url}{path}", timeout_s=2)
+            fetch(f"{self.url}{path}", key=self.key, timeout_s=2)
             return self.run["edge"] is not None
         except OSError:
             return False
@@ -119,7 +122,7 @@ class Stack:
     def metrics(self) -> dict[str, float]:
         """Samples of the edge's `/metrics`, the workers' included, by name and labels as printed."""
         samples = {}
-        for line in str(fetch(f"{self.url}/metrics")).splitlines():
+        for line in str(fetch(f"{self.url}/metrics", key=self.key)).splitlines():
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 samples[name] = float(value)

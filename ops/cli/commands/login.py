@@ -1,5 +1,6 @@
 """`inferctl login`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,14 @@ SCOPES = ("openid", "offline_access")
 @click.option("--audience", metavar="NAME", help="What the token is for. [default: the server's auth.oidc.audience]")
 @click.option("--scope", "scopes", multiple=True, metavar="NAME", help="Repeatable. [default: those the server names]")
 def command(
-    host: str, port: int, issuer: str | None, client_id: str | None, audience: str | None, scopes: tuple[str, ...]
+    host: str,
+    port: int | None,
+    ca_file: Path | None,
+    client_cert: Path | None,
+    issuer: str | None,
+    client_id: str | None,
+    audience: str | None,
+    scopes: tuple[str, ...],
 ) -> None:
     """Log in at the issuer that the server trusts, with a browser on any device.
 
@@ -32,6 +40,7 @@ def command(
 
     All commands use the token then, unless they get a key, and renew it where the issuer lets them.
     """
+    from ops.client.address import client_tls
     from ops.client.client import Client
     from ops.client.login.credentials import server_name, user_credentials
     from ops.client.login.device_flow import log_in
@@ -39,8 +48,9 @@ def command(
     from ops.client.login.server import read_wanted
     from ops.errors import Failure
 
+    tls = client_tls(ca_file, client_cert)
     if issuer is None or client_id is None:
-        with Client(host, port, None) as client:
+        with Client(host, port, None, tls) as client:
             wanted = read_wanted(client)
         if issuer is None or issuer == wanted.issuer:
             issuer, client_id = wanted.issuer, client_id or wanted.client_id
@@ -53,7 +63,7 @@ def command(
         if audience.startswith(("https://", "http://")):
             asked["resource"] = audience  # RFC 8707, for which it must be an address
     login = log_in(discover(issuer), client_id, asked, _show)
-    with Client(host, port, login.access_token) as client:
+    with Client(host, port, login.access_token, tls) as client:
         _require_taken(client.probe("/v1/models").status_code, client.base_url)
     credentials = user_credentials()
     with credentials.changing():

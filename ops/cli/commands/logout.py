@@ -1,5 +1,7 @@
 """`inferctl logout`."""
 
+from pathlib import Path
+
 import click
 
 from ops.cli.client_options import address_options
@@ -7,7 +9,7 @@ from ops.cli.client_options import address_options
 
 @click.command()
 @address_options
-def command(host: str, port: int) -> None:
+def command(host: str, port: int | None, **_: Path | None) -> None:
     """Forget the token of `inferctl login`, and tell the issuer that it is not needed any more."""
     from ops.client.login.credentials import server_name, user_credentials
     from ops.client.login.issuer import NoAnswer, post

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ops.client.address import parse_address
 from ops.errors import Failure
 
 
@@ -97,5 +98,6 @@ def user_credentials(environ: Mapping[str, str] = os.environ) -> Credentials:
     return Credentials(Path(os.path.expanduser(folder), "inferflux", "credentials.json"))
 
 
-def server_name(host: str, port: int) -> str:
-    return f"{host.lower()}:{port}"
+def server_name(host: str, port: int | None) -> str:
+    """Raises Failure for an address that is none."""
+    return parse_address(host, port).url.lower().removeprefix("http://")

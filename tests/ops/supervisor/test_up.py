@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
-from tests.system.stack import Stack, alive, fetch, running, until
+from tests.system.stack import KEY, Stack, alive, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -50,7 +50,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 
 def test_no_secret_is_in_the_run_file_or_the_log(stack: Stack) -> None:
     text = (stack.data_dir / "run.json").read_text() + stack.log_path.read_text()
-    assert "test-key" not in text
+    assert KEY not in text
     for path in (stack.data_dir / "nats" / "creds").iterdir():
         assert path.stat().st_mode & 0o077 == 0
         assert path.read_text().split("password: ")[1].strip() not in text
@@ -158,10 +158,10 @@ def test_a_second_signal_forces(tmp_path: Path) -> None:
         stack.stop()
 
 
-_POST = """
+_POST = f"""
 import sys, urllib.request
 request = urllib.request.Request(sys.argv[1], data=sys.argv[2].encode())
-request.add_header("Authorization", "Bearer test-key")
+request.add_header("Authorization", "Bearer {KEY}")
 request.add_header("Content-Type", "application/json")
 with urllib.request.urlopen(request) as answer:
     for line in answer:

@@ -106,5 +106,5 @@ def test_a_token_that_is_over_is_not_sent(credentials: Credentials, stored: Logi
 
 def test_the_known_key_is_not_sent_beside_a_token(credentials: Credentials) -> None:
     keep(credentials, login())
-    with Client("localhost", 8080, None, StoredToken(credentials, SERVER)) as client:
+    with Client("localhost", 8080, None, auth=StoredToken(credentials, SERVER)) as client:
         assert "authorization" not in client._http.headers

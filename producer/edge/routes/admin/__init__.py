@@ -1,0 +1,1 @@
+"""Administration: one file for each resource. Every route needs the scope admin."""

@@ -1,0 +1,29 @@
+"""What administrators are shown of the policy."""
+
+from typing import Any
+
+from producer.policy.effective import EffectivePolicy
+from producer.policy.store import PolicyStore
+
+
+def describe(policy: EffectivePolicy, store: PolicyStore) -> dict[str, Any]:
+    """The rules that hold, section by section, with their sources. No digest of a key is in it."""
+    document = store.document
+    sections = {"limits": policy.limits, "guardrails": policy.guardrails, "oidc": policy.oidc}
+    return {
+        "object": "policy",
+        "version": store.version,
+        "changed_at": document.changed_at if store.version else None,
+        "changed_by": document.changed_by if store.version else None,
+        "encryption": store.encryption,
+        "fault": str(store.fault) if store.fault is not None else None,
+        "api_keys": {
+            "file": len(policy.file_keys),
+            "store": len(policy.stored_keys),
+            "revoked": len(policy.revoked),
+        },
+        "sections": {
+            name: {"source": policy.sources[name], "value": None if value is None else value.model_dump(mode="json")}
+            for name, value in sections.items()
+        },
+    }
