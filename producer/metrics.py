@@ -49,6 +49,9 @@ class EdgeMetrics:
         self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
         for outcome in (OK, FAILED):
             self._issuer_requests.labels(outcome)
+        self.guardrail_decisions = self._counter(
+            "guardrail_decisions", "What the policy decided on requests, and what passed without it.", "outcome"
+        )
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):
             self._auth_failures.labels(str(code))
 

@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
     ISSUER_UNAVAILABLE = "issuer_unavailable"
+    POLICY_DENIED = "policy_denied"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
     SLOW_READER = "slow_reader"
@@ -62,6 +63,7 @@ _KINDS = {
     ErrorCode.INSUFFICIENT_SCOPE: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_ALLOWED: ErrorKind(403, "permission_error"),
     ErrorCode.PRIORITY_NOT_ALLOWED: ErrorKind(403, "permission_error"),
+    ErrorCode.POLICY_DENIED: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.REQUEST_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorKind(404, "not_found_error"),

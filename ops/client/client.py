@@ -58,6 +58,9 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self.json_of(self._send("POST", path, body))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self.json_of(self._send("PUT", path, body))
+
     def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
         """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
         try:

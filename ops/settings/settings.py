@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
+from schemas.policy import LimitsPolicy
 
 if TYPE_CHECKING:
     from schemas.oidc_policy import OidcPolicy
@@ -106,6 +107,15 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailSettings:
+    blocklist: tuple[str, ...]
+    patterns: tuple[str, ...]
+    opa_endpoint: str | None
+    opa_timeout_s: float
+    fail_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """`store` is absolute, or None for the default in the data directory."""
 
@@ -138,6 +148,8 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    limits: LimitsPolicy
+    guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

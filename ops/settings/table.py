@@ -7,11 +7,13 @@ that setting it is refused by name and not overlooked.
 from pathlib import Path
 from typing import Any
 
-from ops.settings import api_keys, model_list, oidc
+from ops.settings import api_keys, limits, model_list, oidc
 from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
 from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
 from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
+
+_MANY = 10**15
 
 BACKENDS = ("llama_cpp", "torch", "mlx", "echo")
 
@@ -175,7 +177,7 @@ NVME_QUEUE_DEPTH = Setting("runtime.nvme_offload.queue_depth", optional(integer(
 # Trust
 API_KEYS = Setting("auth.api_keys", api_keys.DOCUMENT, (),
     "API keys: a map by name, or a list of `{key, scopes}`. `key_file` instead of `key` reads it from a file. "
-    "Further fields: `tenant`, `models`, `ceiling` (highest priority class).")
+    "Further fields: `tenant`, `models`, `ceiling` (highest priority class), `limits` (instead of those for all keys).")
 MORE_API_KEYS = Setting("", api_keys.LIST, (),
     "Further keys, `key[:scope+scope],…`, with `generate+read` when no scope is named; they add to the file's.",
     None, "INFERFLUX_API_KEYS", secret=True)
@@ -210,14 +212,36 @@ OIDC_LOGIN_SCOPES = Setting("auth.oidc.login_scopes", listing(text("a scope")), 
     "Scopes that it asks for; `offline_access` lets it renew its token.")
 OIDC_RESOURCE = Setting("auth.oidc.resource", optional(oidc.public_url()), None,
     "Public address of this service. Empty: `http://` and what the client calls it.")
-RATE_LIMIT = Setting("auth.rate_limit_per_minute", integer(0), 0,
-    "Requests a key may make in a minute; 0 is no limit.", None, "INFERFLUX_RATE_LIMIT_PER_MINUTE", available=False)
+RATE_LIMIT = Setting("auth.rate_limit_per_minute", integer(0, _MANY), 0,
+    "Requests that a key may make in any 60 seconds, unless it has `limits` of its own; each prompt counts. 0 is no "
+    "limit.", None, "INFERFLUX_RATE_LIMIT_PER_MINUTE")
+LIMIT_TOKENS = Setting("limits.tokens_per_minute", integer(0, _MANY), 0,
+    "Tokens of prompts and answers that a key may use in any 60 seconds. A call reserves what it may come to, and gets "
+    "back the rest at its end. 0 is no limit.", None, "INFERFLUX_LIMIT_TOKENS_PER_MINUTE")
+LIMIT_CONCURRENT = Setting("limits.concurrent_requests", integer(0, _MANY), 0,
+    "Requests that a key may have in the queue and running at a time; 0 is no limit.",
+    None, "INFERFLUX_LIMIT_CONCURRENT_REQUESTS")
+LIMIT_TOKENS_PER_DAY = Setting("limits.tokens_per_day", integer(0, _MANY), 0,
+    "Tokens that a key may use in a day of UTC; 0 is no limit.", None, "INFERFLUX_LIMIT_TOKENS_PER_DAY")
+LIMITS_OF_TENANTS = Setting("limits.tenants", limits.DOCUMENT, (),
+    "Limits over all keys of a tenant, by its name: `{requests_per_minute, tokens_per_minute, concurrent_requests, "
+    "tokens_per_day}`.")
+LIMITS_OF_MODELS = Setting("limits.models", limits.DOCUMENT, (),
+    "The same over all that use a model, by its id.")
 KEY_PEPPER = Setting("", optional(text("a text")), None,
     "Secret that key hashes are made with, instead of `<data-dir>/pepper`.", None, "INFERFLUX_KEY_PEPPER", secret=True)
 BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
-    "Words that neither prompts nor answers may hold.", None, "INFERFLUX_GUARDRAIL_BLOCKLIST", available=False)
+    "Words and phrases that neither prompts nor answers may hold, in any case and spacing.", None,
+    "INFERFLUX_GUARDRAIL_BLOCKLIST")
+PATTERNS = Setting("guardrails.patterns", listing(text("an RE2 expression")), (),
+    "Regular expressions (RE2) that match in neither; those with a comma can stand in the file only.")
 OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
-    "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
+    "Who decides on requests: `file:///….rego`, `file:///….json`, or the URL of a decision in an OPA server.", None,
+    "INFERFLUX_OPA_ENDPOINT")
+OPA_TIMEOUT_S = Setting("guardrails.opa_timeout_s", seconds(0.01, 60), 1.0,
+    "How long an OPA server may take to decide.")
+GUARDRAILS_FAIL_OPEN = Setting("guardrails.fail_open", boolean(), False,
+    "Whether requests pass on which the policy gave no decision, and prompts of token ids; else they are refused.")
 POLICY_STORE = Setting("policy.store", optional(path()), None,
     "File with a copy of the stored policy, encrypted; without one in the broker it is taken from there. "
     "Empty: `<data-dir>/policy.store`.", None, "INFERFLUX_POLICY_STORE")

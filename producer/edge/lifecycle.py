@@ -174,6 +174,8 @@ class Lifecycle:
             return
         if not call.is_counted:
             call.is_counted = True
+            if call.bill is not None:
+                call.bill()
             if not call.is_followed:
                 self.note_starts(call)
                 self.note_first_token(call)

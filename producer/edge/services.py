@@ -45,6 +45,7 @@ from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.retry_after import RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.limits import WithinLimits
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
@@ -52,6 +53,8 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.guardrails.guardrails import Guardrails
+from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
@@ -89,8 +92,10 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
+    limiter: Limiter
     filters: Sequence[FilterFactory] = ()
 
     @property
@@ -115,6 +120,7 @@ class Services:
                 asyncio.create_task(self.waiting.run(announce), name="waiting"),
                 asyncio.create_task(self.guardian.run(), name="guardian"),
                 asyncio.create_task(self.retention.run(), name="retention"),
+                asyncio.create_task(self.limiter.run(), name="limits"),
             ]
             try:
                 yield
@@ -153,6 +159,7 @@ async def open_services(
         services = _build(config, connection, registry, hub, extra_stages, filters)
         await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        stack.push_async_callback(services.guardrails.close)
         yield services
 
 
@@ -171,6 +178,8 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    guardrails = Guardrails(metrics, background)
+    policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     oidc = OidcVerifier(metrics.issuer_answered)
     policy.on_change(oidc.learn)
@@ -189,6 +198,10 @@ def _build(
     probe = WorkerProbe(control.is_alive)
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
+    limiter = Limiter(
+        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+    )
+    policy.on_change(limiter.learn)
     return Services(
         config=config,
         connection=connection,
@@ -219,6 +232,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -226,9 +240,13 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
+            guardrails,
             *extra_stages,
             LiveWorker(demand),
+            WithinLimits(limiter, metrics),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
-        filters=filters,
+        limiter=limiter,
+        # The last one: it sees what the client would.
+        filters=(*filters, guardrails.make_filter),
     )
