@@ -32,7 +32,9 @@ log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: guardrails that cannot be used, no API key on a host that others can reach; the pepper or the audit log cannot be kept."""
+    """Raises CannotStart: no API key on a host that others can reach; guardrails that cannot be used; the pepper or
+    the audit log cannot be kept.
+    """
     server = settings.server
     if server.tls is None and not is_loopback(server.host):
         log.warning(
