@@ -17,6 +17,7 @@ class JournalView:
         self._waiter: asyncio.Future[None] | None = None
         self._news = 0
         self._told = 0
+        self._on_end: Callable[[], None] | None = None
         self.fold = Fold()
         self.progress: Progress | None = None
         self.last_activity = time.monotonic()
@@ -42,6 +43,11 @@ class JournalView:
             except TimeoutError:
                 return False
 
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call back once there is an end, before those who wait for it go on. Must be quick."""
+        self._on_end = callback
+        self._tell_end()
+
     def close(self) -> None:
         """Forget the request; later records are ignored."""
         self._forget(self)
@@ -58,8 +64,14 @@ class JournalView:
             if isinstance(event, (Delta, Accepted)):
                 return  # nothing that somebody waits for
             self._news += 1
+        self._tell_end()
         if self._waiter is not None:
             # Once per batch: those who wait run only after all that has arrived is folded.
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
+
+    def _tell_end(self) -> None:
+        if self._on_end is not None and self.fold.terminal is not None:
+            callback, self._on_end = self._on_end, None
+            callback()

@@ -5,7 +5,8 @@ inferflux.tok.<edge>.<request>.{head,run,ev}    the journal of a request
 inferflux.blob.<id>.<n>                         chunks of bodies too large for a message
 inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
-inferflux.limit.{minute,day}.<window>.<…>        counters over all edges
+inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is a part of the window, or a lease
+inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
 inferflux.{batch,result}.<tenant>.<…>           what a tenant publishes as a batch, and the answers to it
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
@@ -215,6 +216,23 @@ def audit_subject(writer: str) -> str:
     if not is_valid_id(writer):
         raise ValueError(f"not a valid id: {writer!r}")
     return f"inferflux.audit.{writer}"
+
+
+def minute_counter(who: str, name: str, kind: str, number: int) -> str:
+    """A counter that is soon forgotten: `kind` of use by a key, a tenant or a model, in part `number` of time."""
+    return f"inferflux.limit.minute.{who}.{encode_token(name)}.{kind}.{number}"
+
+
+def day_counter(who: str, name: str, kind: str, day: int) -> str:
+    """The same over a day, counted from 1970-01-01 UTC."""
+    return f"inferflux.limit.day.{who}.{encode_token(name)}.{kind}.{day}"
+
+
+def clock_counter(edge_id: str) -> str:
+    """A counter that stays 0: by what the broker writes beside it an edge reads the broker's clock."""
+    if not is_valid_id(edge_id):
+        raise ValueError(f"not a valid id: {edge_id!r}")
+    return f"inferflux.limit.minute.clock.{edge_id}"
 
 
 def tenant_batches(tenant: str) -> str:

@@ -112,6 +112,8 @@ class EdgeConfig:
     pepper: bytes = field(repr=False)
     keys: tuple[KeySpec, ...]
     limits: LimitsPolicy = field(default_factory=LimitsPolicy)
+    # What "per minute" means; all edges must agree. Shorter only where nobody can wait so long.
+    limit_window_s: float = 60.0
     guardrails: GuardrailsPolicy = field(default_factory=GuardrailsPolicy)
     oidc: OidcPolicy | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -32,8 +32,8 @@ log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that others can reach; guardrails that cannot be used; the pepper or
-    the audit log cannot be kept.
+    """Raises CannotStart: no API key on a host that others can reach, guardrails that cannot be used, or a pepper or an
+    audit log that cannot be kept.
     """
     server = settings.server
     if server.tls is None and not is_loopback(server.host):
@@ -46,6 +46,8 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         edge_id=edge_id,
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        oidc=settings.auth.oidc,
+        limits=settings.limits,
         version=installed_version(),
         host=server.host,
         port=server.http_port,
@@ -111,6 +113,7 @@ def _key_spec(key: ApiKey) -> KeySpec:
         tenant=key.tenant,
         models=key.models,
         ceiling=None if key.ceiling is None else PriorityClass(key.ceiling),
+        limits=key.limits,
         is_default=key.is_default,
     )
 

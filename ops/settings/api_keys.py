@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings.kinds import BadValue, Kind, document
+from ops.settings.limits import read_limits
+from schemas.policy import LimitSet
 
 SCOPES = ("generate", "read", "admin")
 PRIORITY_CLASSES = ("high", "normal", "low", "batch")
 DEFAULT_SCOPES = ("generate", "read")
-_FIELDS = ("name", "key", "key_file", "scopes", "tenant", "models", "ceiling")
+_FIELDS = ("name", "key", "key_file", "scopes", "tenant", "models", "ceiling", "limits")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """One key and what it opens.
 
-    `name` None: it is called after its hash. `ceiling` None: high with scope admin, else normal. `is_default`: the
+    `name` None: it is called after its hash. `ceiling` None: high with scope admin, else normal. `limits` None: those
+    for all keys. `is_default`: the
     well-known one, which nobody configured.
     """
 
@@ -26,6 +29,7 @@ class ApiKey:
     tenant: str = "default"
     models: tuple[str, ...] = ("*",)
     ceiling: str | None = None
+    limits: LimitSet | None = None
     is_default: bool = False
 
     def __repr__(self) -> str:
@@ -73,10 +77,11 @@ def _read_entry(fields: Any, name: str | None) -> ApiKey:
     return ApiKey(
         key=_secret_of(fields),
         scopes=_check_scopes(_strings(fields.get("scopes", list(DEFAULT_SCOPES)), "scopes")),
-        name=_optional_text(fields.get("name", name), "name"),
+        name=_check_name(_optional_text(fields.get("name", name), "name")),
         tenant=_optional_text(fields.get("tenant"), "tenant") or "default",
         models=tuple(_strings(fields.get("models", ["*"]), "models")),
         ceiling=priority,
+        limits=None if fields.get("limits") is None else read_limits(fields["limits"]),
     )
 
 
@@ -101,6 +106,12 @@ def _check_scopes(scopes: list[str]) -> tuple[str, ...]:
     if not scopes:
         raise BadValue("a key without scopes opens nothing")
     return tuple(scopes)
+
+
+def _check_name(name: str | None) -> str | None:
+    if name is not None and name.startswith("oidc:"):
+        raise BadValue("names that begin with 'oidc:' belong to tokens")
+    return name
 
 
 def _strings(value: Any, field: str) -> list[str]:

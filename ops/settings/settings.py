@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
+from schemas.policy import LimitsPolicy
+
+if TYPE_CHECKING:
+    from schemas.oidc_policy import OidcPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class RuntimeSettings:
 class AuthSettings:
     api_keys: tuple[ApiKey, ...]
     key_pepper: str | None
+    oidc: "OidcPolicy | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,7 @@ class Settings:
     models: tuple[ModelSettings, ...]
     runtime: RuntimeSettings
     auth: AuthSettings
+    limits: LimitsPolicy
     guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from producer.edge.plan import Plan
 from producer.edge.waiting import Ticket
+from producer.limits.charge import Charge
 from schemas.control import ModelCard, ServedModel
 from schemas.requests import Identity
 
@@ -17,8 +18,8 @@ from schemas.requests import Identity
 class Admission:
     """A plan on its way through the stages, which fill in what they find out.
 
-    `prompt_tokens` is estimated, one number for each prompt. `ticket` is room in the queue; whoever submits the plan
-    settles it.
+    `prompt_tokens` is estimated, one number for each prompt. `ticket` is room in the queue and `charge` what the call
+    takes from its limits; whoever submits the plan settles both.
     """
 
     identity: Identity
@@ -27,6 +28,14 @@ class Admission:
     serving: Sequence[ServedModel] = ()
     prompt_tokens: list[int] = field(default_factory=list)
     ticket: Ticket | None = None
+    charge: Charge | None = None
+
+    def release(self) -> None:
+        """The plan will not be submitted."""
+        if self.ticket is not None:
+            self.ticket.release()
+        if self.charge is not None:
+            self.charge.give_back()
 
     @property
     def model(self) -> ModelCard:
@@ -46,6 +55,5 @@ async def admit(admission: Admission, stages: Sequence[Stage]) -> None:
         for stage in stages:
             await stage(admission)
     except BaseException:
-        if admission.ticket is not None:
-            admission.ticket.release()
+        admission.release()
         raise

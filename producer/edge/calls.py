@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -106,7 +106,9 @@ class Call:
     `failure` is set when the edge ends the call although the journal cannot say so (broker away). `published` is set
     once the outcome of the submission is known. `is_followed`: read from journals; this edge counts nothing.
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
-    here for a reader who may come back. `prompt_facts` are what the audit says of the prompt.
+    here for a reader who may come back. `prompt_facts` are what the audit says of the prompt. `key_digest` is of
+    the API key that it was made with, if any; `is_revoked`: that holds no longer. `bill` settles what the call has
+    taken from its limits; it may be called again.
     """
 
     header: Header
@@ -131,9 +133,12 @@ class Call:
     is_journaled: bool = True
     is_counted: bool = False
     kept_until: float | None = None
+    key_digest: bytes | None = field(default=None, repr=False)
+    is_revoked: bool = False
     published: asyncio.Event = field(default_factory=asyncio.Event)
     labels: dict[str, str] = field(default_factory=dict)
     prompt_facts: dict[str, str | int] = field(default_factory=dict)
+    bill: Callable[[], None] | None = None
 
     @property
     def request_id(self) -> str:

@@ -72,7 +72,7 @@ class Entry:
             stamps.append((b"x-client-request-id", context.client_request_id.encode()))
         if context.cors_origin is not None:
             stamps += self._cors.headers(context.cors_origin)
-        return stamps
+        return stamps + [(name.encode(), value.encode()) for name, value in context.limits.items()]
 
     def _options(self, scope: Scope, context: Context) -> Response:
         headers = Headers(scope=scope)

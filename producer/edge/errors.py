@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from broker.journal import PURGED
 from producer.edge.ids import resume_path
+from producer.limits.refusal import TooLarge
 from schemas.errors import ErrorCode, ServingError, error_kind
 from schemas.events import Cancelled, Failed
 
@@ -18,6 +19,7 @@ _NEVER_RETRY = frozenset(
         ErrorCode.POISONED,
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.IDEMPOTENCY_MISMATCH,
+        ErrorCode.BUDGET_EXCEEDED,
     }
 )
 _MAX_MESSAGE = 1000
@@ -63,7 +65,7 @@ def error_headers(error: ServingError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    if error.code in _NEVER_RETRY:
+    if error.code in _NEVER_RETRY or isinstance(error, TooLarge):
         headers["x-should-retry"] = "false"
     if isinstance(error, Interrupted):
         headers[RESUME] = error.resume_url

@@ -68,6 +68,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
             departure = Departure(request.receive)
             try:
                 call = await _start(request, services, asked)
+                services.key_watch.follow(call, context_of(request).key_digest)
             except BaseException:
                 await departure.stop()
                 raise
@@ -127,7 +128,11 @@ async def _join(request: Request, services: Services, asked: Asked) -> Call | No
 
 async def _submit(request: Request, services: Services, asked: Asked) -> Call:
     admission = Admission(identity_of(request), asked.plan)
-    await admit(admission, services.stages)
+    try:
+        await admit(admission, services.stages)
+    finally:
+        if admission.charge is not None:
+            context_of(request).limits = admission.charge.headers()
     order = Order(
         request_id=context_of(request).request_id,
         timeout_s=_timeout_s(asked, services.config.request_timeout_s),

@@ -84,6 +84,10 @@ class ServiceRates:
         rest = max(num_places, 1) / self.class_places_per_s(model, priority)
         return max(num_above, 0) / self.places_per_s(model) + rest
 
+    def service_s(self, model: str) -> float:
+        """How long a request of the model runs, on average."""
+        return self._service_s(model)
+
     def all_places_per_s(self) -> float:
         """Of all models that were measured; the first guess when none was."""
         return sum(self.places_per_s(model) for model in self._mean_s) or 1 / _FIRST_GUESS_S

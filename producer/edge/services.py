@@ -21,6 +21,7 @@ from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -33,6 +34,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
+from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -43,6 +45,7 @@ from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.retry_after import RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.limits import WithinLimits
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size
@@ -51,8 +54,10 @@ from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.guardrails.guardrails import Guardrails
+from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
@@ -67,8 +72,12 @@ class Services:
     models: Models
     policy: LivePolicy
     policy_store: PolicyStore
+    lockout: Lockout
+    keys: ApiKeys
+    key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -86,6 +95,7 @@ class Services:
     guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
+    limiter: Limiter
     filters: Sequence[FilterFactory] = ()
 
     @property
@@ -103,12 +113,14 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
             tasks = [
                 asyncio.create_task(self.waiting.run(announce), name="waiting"),
                 asyncio.create_task(self.guardian.run(), name="guardian"),
                 asyncio.create_task(self.retention.run(), name="retention"),
+                asyncio.create_task(self.limiter.run(), name="limits"),
             ]
             try:
                 yield
@@ -117,6 +129,8 @@ class Services:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
+                self.key_watch.close()
+                await self.oidc.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -167,6 +181,8 @@ def _build(
     guardrails = Guardrails(metrics, background)
     policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -174,12 +190,18 @@ def _build(
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
     lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
+    key_watch = KeyWatch(keys, calls, lifecycle)
+    policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
     probe = WorkerProbe(control.is_alive)
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
+    limiter = Limiter(
+        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+    )
+    policy.on_change(limiter.learn)
     return Services(
         config=config,
         connection=connection,
@@ -188,8 +210,12 @@ def _build(
         models=models,
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
-        authenticator=Authenticator(keys),
+        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        keys=keys,
+        key_watch=key_watch,
         audit=audit,
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
@@ -217,8 +243,10 @@ def _build(
             guardrails,
             *extra_stages,
             LiveWorker(demand),
+            WithinLimits(limiter, metrics),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
+        limiter=limiter,
         # The last one: it sees what the client would.
         filters=(*filters, guardrails.make_filter),
     )

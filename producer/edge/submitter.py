@@ -10,10 +10,12 @@ import structlog
 
 from broker.errors import BrokerError
 from broker.journal import JournalHub
+from broker.journal_view import JournalView
 from broker.work_queue import WorkQueue
 from producer.edge.admission import Admission
 from producer.edge.background import Background
 from producer.edge.calls import Call, LiveCalls, OnDisconnect, Part, Superseded
+from producer.edge.charging import settle_at_end
 from producer.edge.errors import NOT_SUBMITTED, not_submitted
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.retry_after import Line, RetryAfter
@@ -69,8 +71,7 @@ class Submitter:
         try:
             call = await self._submit(admission, order, ticket)
         except BaseException:
-            if ticket is not None:
-                ticket.release()
+            admission.release()
             raise
         if ticket is not None:
             ticket.submitted()
@@ -93,10 +94,13 @@ class Submitter:
             traceparent=order.traceparent,
             journaled=order.journaled,
         )
-        call = self._open(admission, order, requests, created)
+        views = [self._hub.open(request.request_id, journaled=order.journaled) for request in requests]
+        call = self._open(admission, order, views, created)
         self._calls.add(call)
         if ticket is not None:
             ticket.follow(call)
+        if admission.charge is not None:
+            settle_at_end(admission.charge, call, views, admission.prompt_tokens)
         try:
             await self._publish(call, order, requests)
         except BaseException as error:
@@ -106,15 +110,14 @@ class Submitter:
             raise
         return call
 
-    def _open(self, admission: Admission, order: Order, requests: list[GenerateRequest], created: int) -> Call:
+    def _open(self, admission: Admission, order: Order, views: list[JournalView], created: int) -> Call:
         plan, now = admission.plan, time.monotonic()
         header = Header(plan.endpoint, order.request_id, created, admission.model.id, plan.service_tier, None)
-        ids = [request.request_id for request in requests]
         return Call(
             header=header,
             identity=admission.identity,
             priority=plan.priority,
-            parts=[Part(each, self._edge_id, self._hub.open(each, journaled=order.journaled)) for each in ids],
+            parts=[Part(view.request_id, self._edge_id, view) for view in views],
             include_usage=plan.include_usage,
             accepted_at=now,
             deadline_at=now + order.timeout_s,

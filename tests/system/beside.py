@@ -15,15 +15,26 @@ from tests.system.stack import START_LIMIT_S, Stack, until
 
 
 class Beside:
-    """`inferflux edge` or `inferflux worker` on the broker of a stack. `facts` is what it said when it was ready."""
+    """`inferflux edge` or `inferflux worker` on the broker of a stack. `facts` is what it said when it was ready.
 
-    def __init__(self, stack: Stack, command: str, name: str, *options: str, env: dict[str, str] | None = None) -> None:
+    `module` stands in for the command.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        command: str,
+        name: str,
+        *options: str,
+        env: dict[str, str] | None = None,
+        module: str = "ops.cli.inferflux",
+    ) -> None:
         self._ready_file = stack.data_dir.parent / f"{name}.ready.json"
         self.log_path = stack.data_dir.parent / f"{name}.log"
         arguments = [command, "--id", name, "--data-dir", str(stack.data_dir), "--ready-file", str(self._ready_file)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli.inferflux", *arguments, *options],
+                [sys.executable, "-m", module, *arguments, *options],
                 stdout=log,
                 stderr=log,
                 env={**stack.env, **(env or {})},

@@ -7,6 +7,7 @@ from ops.cli.program import Entry, LazyGroup
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
+    "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
     "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
     "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
@@ -18,6 +19,7 @@ def command() -> None:
 
     \b
       inferctl admin policy show
+      inferctl admin rate-limit --set 60
       inferctl admin audit list
 
     What is changed here holds for all edges at once, and over restarts.

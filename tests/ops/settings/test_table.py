@@ -15,7 +15,8 @@ runtime.speculative_decoding.enabled runtime.speculative_decoding.draft_model
 runtime.speculative_decoding.max_prefill_tokens runtime.speculative_decoding.chunk_size runtime.paged_kv.cpu_pages
 runtime.paged_kv.eviction runtime.prefix_cache.enabled runtime.prefix_cache.scope runtime.nvme_offload.path
 runtime.nvme_offload.workers runtime.nvme_offload.queue_depth auth.api_keys auth.oidc.issuer auth.oidc.audience
-auth.rate_limit_per_minute guardrails.blocklist guardrails.opa_endpoint policy.store registry.path
+auth.rate_limit_per_minute limits.tokens_per_minute limits.concurrent_requests limits.tokens_per_day limits.tenants
+limits.models guardrails.blocklist guardrails.opa_endpoint policy.store registry.path
 registry.poll_interval_ms logging.level logging.format logging.audit_log metrics.host
 """
 FIELDS_OF_A_MODEL = """
