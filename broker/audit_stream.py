@@ -17,7 +17,7 @@ _PAGE_BYTES = 2 << 20
 
 
 class AuditStream:
-    """A message is a block of records; what stands in it is its writer's business. Role edge; topology reads, and trims."""
+    """A message is a block of records; what is in it is its writer's business. Role edge; topology reads, and trims."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
