@@ -44,7 +44,7 @@ format: ## Format the code and sort the imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: ## Write docs/config.md and docs/cli.md from the code
+docs: ## Write docs/config.md, docs/cli.md and docs/openapi.json from the code
 	@$(SETUP)
 	@exec $(BIN)/python -m ops.docs
 

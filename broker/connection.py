@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from broker.credentials import find_login
+from broker.client import Client, NoTls
+from broker.credentials import Login, find_login
 from broker.errors import (
     ApiError,
     BrokerError,
@@ -34,6 +35,7 @@ from broker.inbox import Inbox
 from broker.outcomes import Expect, PubAck, as_final, is_transient, parse_answer, publish_headers
 from broker.roles import Role, inbox_prefix
 from broker.subjects import heard_inbox
+from broker.tls import TlsFiles, client_context
 
 _log = logging.getLogger("inferflux.broker.connection")
 
@@ -42,6 +44,7 @@ _ATTEMPT_S = 1.0
 # A cluster that starts, or has lost too many servers, has no JetStream until most of them are there.
 _JETSTREAM_S = 30.0
 _RETRY_S = 0.05
+_SHUT_OUT_S = 10.0
 _MAX_RETRY_S = 1.0
 _JETSTREAM_OFF = (10039, 10076)
 _PERMISSIONS = "permissions violation"
@@ -52,12 +55,16 @@ class BrokerConfig:
     """Where and as whom to connect. `url` may list several servers, comma-separated.
 
     `credentials` is a directory of role files, one such file, or a `.creds` file; None takes the login from the url.
+    They are read again for each connection, so a login may change. `tenant` is whose batches are published. With `tls`
+    nothing is sent to a server that speaks none.
     """
 
     url: str
     role: Role
     name: str
     credentials: Path | None = None
+    tenant: str | None = None
+    tls: TlsFiles | None = None
 
 
 class Connection:
@@ -65,14 +72,16 @@ class Connection:
 
     def __init__(self, config: BrokerConfig) -> None:
         self._config = config
-        self._client = Client()
+        self._client = Client(needs_tls=config.tls is not None)
         self._inbox: Inbox | None = None
         self._heard: Inbox | None = None
         self._connected = asyncio.Event()
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._refusal: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+        self._login: Login | None = None
+        self._shut_out_since: float | None = None
+        self._refusal: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
         self._last_error = "no answer"
         self._closing = False
         self.reconnects = 0
@@ -277,7 +286,7 @@ class Connection:
         options: dict[str, Any] = {
             "servers": self._config.url.split(","),
             "name": self._config.name,
-            "inbox_prefix": inbox_prefix(self._config.role),
+            "inbox_prefix": inbox_prefix(self._config.role, self._config.tenant),
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.1,
             "ping_interval": 5,
@@ -288,15 +297,31 @@ class Connection:
             "closed_cb": self._on_closed,
         }
         if self._config.credentials is not None:
-            login = find_login(self._config.credentials, self._config.role)
+            login = find_login(self._config.credentials, self._config.role, self._config.tenant)
             if isinstance(login, Path):
                 options["user_credentials"] = str(login)
             else:
-                options["user"], options["password"] = login
+                self._login = login
+                options["user"], options["password"] = self._read_user, self._read_password
         else:
             # One login for all servers: those of a cluster that the url does not name are used as well.
             options.update(_login_in(self._config.url))
+        if self._config.tls is not None:
+            options["tls"] = client_context(self._config.tls)
         return options
+
+    def _read_user(self) -> str:
+        """Asked for before the password, for each attempt to connect."""
+        assert self._login is not None and self._config.credentials is not None
+        with contextlib.suppress(BrokerUnsuitable):  # unreadable just now: the one before may still hold
+            login = find_login(self._config.credentials, self._config.role, self._config.tenant)
+            if isinstance(login, Login):
+                self._login = login
+        return self._login.user
+
+    def _read_password(self) -> str:
+        assert self._login is not None
+        return self._login.password
 
     async def _check(self) -> None:
         """Raise BrokerUnsuitable unless the server is new enough and has JetStream for us."""
@@ -305,6 +330,8 @@ class Connection:
         if _parse_version(version) < MIN_VERSION:
             needed = ".".join(map(str, MIN_VERSION))
             raise BrokerUnsuitable(f"nats-server {version} is too old: {needed} or later is needed")
+        if self.role is Role.BATCH:
+            return  # it may not ask for the account's figures
         while True:
             try:
                 await self.api("INFO", timeout_s=_ATTEMPT_S)
@@ -368,7 +395,10 @@ class Connection:
         if "authorization violation" in lowered:
             if not self._refusal.done():
                 self._refusal.set_result(Refused(f"{bare_url(self._config.url)} refuses the login of role {self.role}"))
+            self._note_shut_out()
             return
+        if isinstance(error, (ssl.SSLCertVerificationError, NoTls)) and not self._refusal.done():
+            self._refusal.set_result(BrokerUnsuitable(f"{bare_url(self._config.url)}: {_tls_reason(error)}"))
         if _PERMISSIONS in lowered:
             self.num_refused += 1
             _log.error("role %s: %s", self.role, text)
@@ -382,6 +412,17 @@ class Connection:
             _log.debug("%s", text)  # a loss of the connection is said once, below
         else:
             _log.error("a callback failed", exc_info=error)
+
+    def _note_shut_out(self) -> None:
+        """A login may be refused for moments, while it is exchanged. One that stays so ends the connection for good."""
+        if self._client.is_connected or self._closing:
+            return
+        now = time.monotonic()
+        self._shut_out_since = self._shut_out_since or now
+        if self._inbox is not None and now - self._shut_out_since > _SHUT_OUT_S:
+            _log.critical("%s refuses the login of role %s", bare_url(self._config.url), self.role)
+            task = asyncio.create_task(self.close())
+            self._tasks.add(task)
 
     def _note_overrun(self, subject: str) -> None:
         """A message was dropped at a subscription's limit; they come in thousands, so a line a second says enough."""
@@ -399,6 +440,7 @@ class Connection:
     async def _on_reconnected(self) -> None:
         self._lost = asyncio.get_running_loop().create_future()
         self._connected.set()
+        self._shut_out_since = None
         self.reconnects += 1
         _log.info("reconnected to %s, nats-server %s", bare_url(self._config.url), self.server_version)
         # Tasks: the client library takes an error or a delay in here for a failed connection.
@@ -436,6 +478,12 @@ async def _cancel_for_sure(task: asyncio.Task[Any]) -> None:
 def _parse_version(text: str) -> tuple[int, ...]:
     numbers = text.partition("-")[0].split(".")[:2]
     return tuple(int(number) for number in numbers if number.isdigit())
+
+
+def _tls_reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    return str(error)
 
 
 def _login_in(url: str) -> dict[str, str]:

@@ -1,12 +1,17 @@
-"""Credential files `<directory>/<role>`, mode 0600, with user and password; or a `.creds` file of an external NATS."""
+"""Credential files `<directory>/<role>`, mode 0600, with user and password; or a `.creds` file of an external NATS.
+
+A batch publisher's is called `batch-<tenant>`. Beside a file that is being replaced lies its successor, `<role>.next`.
+"""
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import BrokerUnsuitable
-from broker.roles import Role
+from broker.roles import FIXED_USERS, Role, User
+from broker.subjects import decode_token
 
 _JWT_MARK = "BEGIN NATS USER JWT"
 
@@ -16,25 +21,52 @@ class Login(NamedTuple):
     password: str
 
 
-def create_credentials(directory: Path) -> dict[Role, Login]:
-    """Logins of all roles, made where missing. Stable over restarts. The directory is 0700, each file 0600."""
+def create_credentials(directory: Path, tenants: Sequence[str] = ()) -> dict[User, Login]:
+    """Logins of all roles, of the tenants given, and of those that have one already; made where missing.
+
+    Stable over restarts. The directory is 0700, each file 0600.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return {role: _read_or_create(directory / role, role) for role in Role}
+    users = dict.fromkeys([*FIXED_USERS, *known_tenants(directory), *(User(Role.BATCH, each) for each in tenants)])
+    return {user: _read_or_create(directory / user.name, user) for user in users}
 
 
-def find_login(credentials: Path, role: Role) -> Login | Path:
-    """The login of `role` from a directory of role files or one such file; a `.creds` file is returned as its path.
+def known_tenants(directory: Path) -> list[User]:
+    """The batch publishers that have a login."""
+    prefix = f"{Role.BATCH}-"
+    names = sorted(path.name for path in directory.glob(f"{prefix}*") if "." not in path.name)
+    return [User(Role.BATCH, decode_token(name.removeprefix(prefix))) for name in names]
+
+
+def accepted_logins(directory: Path) -> list[tuple[User, Login]]:
+    """What a server has to take: the logins of all users, and those that are to replace them."""
+    logins = list(create_credentials(directory).items())
+    successors = [(user, next_file(directory, user)) for user, _ in logins]
+    return [*logins, *((user, _parse(path.read_text(), path)) for user, path in successors if path.exists())]
+
+
+def next_file(directory: Path, user: User) -> Path:
+    return directory / f"{user.name}.next"
+
+
+def find_login(credentials: Path, role: Role, tenant: str | None = None) -> Login | Path:
+    """The login of a user from a directory of such files or one of them; a `.creds` file is returned as its path.
 
     Raises BrokerUnsuitable when there is none.
     """
-    path = credentials / role if credentials.is_dir() else credentials
+    name = User(role, tenant).name
+    path = credentials / name if credentials.is_dir() else credentials
     try:
         text = path.read_text()
     except OSError as error:
-        raise BrokerUnsuitable(f"no credentials for role {role}: {path}: {error.strerror}") from error
+        raise BrokerUnsuitable(f"no credentials for role {name}: {path}: {error.strerror}") from error
     if _JWT_MARK in text:
         return path
     return _parse(text, path)
+
+
+def write_login(path: Path, login: Login) -> None:
+    write_private(path, f"user: {login.user}\npassword: {login.password}\n")
 
 
 def write_private(path: Path, text: str) -> None:
@@ -46,12 +78,12 @@ def write_private(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _read_or_create(path: Path, role: Role) -> Login:
+def _read_or_create(path: Path, user: User) -> Login:
     if path.exists():
         path.chmod(0o600)
         return _parse(path.read_text(), path)
-    login = Login(role.value, secrets.token_urlsafe(24))
-    write_private(path, f"user: {login.user}\npassword: {login.password}\n")
+    login = Login(user.name, secrets.token_urlsafe(24))
+    write_login(path, login)
     return login
 
 

@@ -1,4 +1,4 @@
-"""Roles and what each may do on the broker, as data: one account, one user per role.
+"""Roles and what each may do on the broker, as data: one account, a user per role, and one per tenant that batches.
 
 Lists are allow lists; what is not named is refused by the server. Workers are trusted with prompts and answers, so a
 worker may write into any request's journal. An edge may read all journals, since any edge may resume any request.
@@ -24,8 +24,12 @@ from broker.subjects import (
     STREAM_LIMITS,
     STREAM_LIMITS_DAILY,
     STREAM_REQUESTS,
+    STREAM_RESULTS,
     STREAM_TOKENS,
     bucket_stream,
+    encode_token,
+    tenant_batches,
+    tenant_results,
 )
 
 
@@ -33,8 +37,27 @@ class Role(StrEnum):
     TOPOLOGY = "topology"
     EDGE = "edge"
     WORKER = "worker"
+    BATCH = "batch"
     INSPECTOR = "inspector"
     INSPECTOR_FULL = "inspector-full"
+
+
+class User(NamedTuple):
+    """Who logs in: a role, and with `batch` the tenant whose it is."""
+
+    role: Role
+    tenant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Fit for a file and for a token of a subject. Raises ValueError for a batch publisher of nobody."""
+        if (self.role is Role.BATCH) is not bool(self.tenant):
+            raise ValueError(f"the role {self.role} {'needs a' if self.role is Role.BATCH else 'has no'} tenant")
+        return f"{self.role}-{encode_token(self.tenant)}" if self.tenant else str(self.role)
+
+
+# The users that every deployment has. Those of tenants are made when somebody asks for them.
+FIXED_USERS = tuple(User(role) for role in Role if role is not Role.BATCH)
 
 
 class Permissions(NamedTuple):
@@ -45,15 +68,21 @@ class Permissions(NamedTuple):
     responds: bool = False
 
 
-def inbox_prefix(role: Role) -> str:
-    """Prefix of reply subjects. One role cannot listen to another's answers."""
-    return f"_INBOX_{role}"
+def inbox_prefix(role: Role, tenant: str | None = None) -> str:
+    """Prefix of reply subjects. Nobody can listen to another's answers."""
+    return f"_INBOX_{User(role, tenant).name}"
 
 
-def permissions(role: Role) -> Permissions:
-    """What `role` may do, its inbox included."""
-    granted = _PERMISSIONS[role]
-    return granted._replace(subscribe=(f"{inbox_prefix(role)}.>", *granted.subscribe))
+def permissions(role: Role, tenant: str | None = None) -> Permissions:
+    """What a user may do, its inbox included."""
+    granted = _batch(tenant) if role is Role.BATCH and tenant else _PERMISSIONS[role]
+    return granted._replace(subscribe=(f"{inbox_prefix(role, tenant)}.>", *granted.subscribe))
+
+
+def _batch(tenant: str) -> Permissions:
+    """Publish batches, and read what came of them. Not the account's figures: they are of all tenants."""
+    results = f"$JS.API.DIRECT.GET.{STREAM_RESULTS}.{tenant_results(tenant)}"
+    return Permissions(publish=(tenant_batches(tenant), results), subscribe=())
 
 
 def _watch(bucket: str) -> tuple[str, ...]:

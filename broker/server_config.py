@@ -1,16 +1,20 @@
-"""Configuration of the embedded nats-server: one account, a user per role, loopback only."""
+"""Configuration of a nats-server: one account and its users, and around them what the embedded one needs.
+
+The users stand in a file of their own, which can be written anew while the server runs.
+"""
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker.credentials import Login
-from broker.roles import Permissions, Role, permissions
+from broker.roles import User, permissions
 
 MAX_PAYLOAD_BYTES = 8 << 20
 MAX_MEMORY_BYTES = 256 << 20
 _SPARE_BYTES = 1 << 30
+USERS_FILE = "users.conf"
 
 
 def available_bytes(store: Path) -> int:
@@ -30,11 +34,12 @@ def render_config(
     listen: str,
     http: str,
     max_file: int,
-    logins: Mapping[Role, Login],
     ports_dir: str | None = None,
 ) -> str:
-    """The text of a nats-server configuration. `listen` and `http` are host:port; port -1 is a free one."""
-    users = ",\n    ".join(_user(login, permissions(role)) for role, login in logins.items())
+    """The text of a nats-server configuration. `listen` and `http` are host:port; port -1 is a free one.
+
+    It includes `users.conf`, which lies beside it.
+    """
     ports = f"ports_file_dir: {json.dumps(ports_dir)}\n" if ports_dir else ""
     return f"""# Written at every start.
 server_name: {json.dumps(name)}
@@ -51,14 +56,27 @@ jetstream {{
 }}
 accounts {{
   # The limits are repeated here, since only an account's own are visible to the topology, which sizes streams by them.
-  INFERFLUX: {{ jetstream: {{ max_mem: {MAX_MEMORY_BYTES}, max_file: {max_file} }}, users: [
-    {users}
-  ] }}
+  INFERFLUX: {{
+    jetstream: {{ max_mem: {MAX_MEMORY_BYTES}, max_file: {max_file} }}
+    include {USERS_FILE}
+  }}
 }}
 """
 
 
-def _user(login: Login, granted: Permissions) -> str:
+def render_users(logins: Iterable[tuple[User, Login]]) -> str:
+    """The users of the account, each with what it may do."""
+    lines = ",\n".join(f"  {_user(user, login)}" for user, login in logins)
+    return f"users: [\n{lines}\n]\n"
+
+
+def render_account(logins: Iterable[tuple[User, Login]]) -> str:
+    """The account whole, for a server of which nothing else is ours."""
+    return f"accounts {{ INFERFLUX: {{ jetstream: enabled, {render_users(logins)}}} }}\n"
+
+
+def _user(user: User, login: Login) -> str:
+    granted = permissions(*user)
     allowed = [
         f"publish: {{ allow: {json.dumps(granted.publish)} }}",
         f"subscribe: {{ allow: {json.dumps(granted.subscribe)} }}",

@@ -6,6 +6,7 @@ inferflux.blob.<id>.<n>                         chunks of bodies too large for a
 inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.{minute,day}.<window>.<…>        counters over all edges
+inferflux.{batch,result}.<tenant>.<…>           what a tenant publishes as a batch, and the answers to it
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -26,6 +27,7 @@ STREAM_DLQ = "INFERFLUX_DLQ"
 STREAM_AUDIT = "INFERFLUX_AUDIT"
 STREAM_LIMITS = "INFERFLUX_LIMITS"
 STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
+STREAM_RESULTS = "INFERFLUX_RESULTS"
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
@@ -213,6 +215,16 @@ def audit_subject(writer: str) -> str:
     if not is_valid_id(writer):
         raise ValueError(f"not a valid id: {writer!r}")
     return f"inferflux.audit.{writer}"
+
+
+def tenant_batches(tenant: str) -> str:
+    """All that one tenant may publish as batches."""
+    return f"inferflux.batch.{encode_token(tenant)}.*"
+
+
+def tenant_results(tenant: str) -> str:
+    """The answers to the batches of one tenant."""
+    return f"inferflux.result.{encode_token(tenant)}.>"
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.policy import GuardrailsPolicy, LimitSet, LimitsPolicy, OidcPolicy
 from schemas.requests import PriorityClass
@@ -53,6 +54,14 @@ class PolicyConfig:
     store: Path | None = None
 
 
+class TlsFiles(NamedTuple):
+    """Paths of PEM files. With `client_ca`, only clients whose certificate it signed get in."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
 class AuditLevel(StrEnum):
     """What is recorded; each level adds to the one before."""
 
@@ -93,7 +102,8 @@ class EdgeConfig:
     """Settings of one edge process. Times in seconds, sizes in bytes; port 0 takes a free one.
 
     `max_concurrent` bounds generation calls in this edge, held, queued and streaming together; each prompt of a call
-    counts. `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
+    counts. `body_pace`: the seconds that any body has, and how many bytes of it earn another, up to `body_timeout_s`.
+    `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
     one stream has not got rid of; a client that leaves it full for `slow_reader_timeout_s` is cut. `run_file` lists the
     workers whose metrics this edge passes on; None when it runs alone.
     """
@@ -112,6 +122,9 @@ class EdgeConfig:
     max_body_bytes: int = 8 * 1024 * 1024
     body_buffer_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 60.0
+    body_pace: tuple[float, int] = (15.0, 4096)
+    header_timeout_s: float = 30.0
+    idle_timeout_s: float = 65.0
     request_timeout_s: float = 600.0
     # The journal lives an hour, and a client may resume a quarter of an hour after the end.
     max_timeout_s: float = 2700.0
@@ -125,6 +138,7 @@ class EdgeConfig:
     drain_timeout_s: float = 30.0
     max_prompts: int = 64
     cors_origins: tuple[str, ...] = ()
+    tls: TlsFiles | None = None
     unknown_parameters: UnknownParameters = UnknownParameters.REFUSE
     high_priority_threshold: int = 5
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

@@ -18,6 +18,7 @@ class ErrorCode(StrEnum):
     CONTENT_FILTER = "content_filter"
     INVALID_API_KEY = "invalid_api_key"
     EXPIRED_TOKEN = "expired_token"
+    INVALID_TOKEN = "invalid_token"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     MODEL_NOT_ALLOWED = "model_not_allowed"
     PRIORITY_NOT_ALLOWED = "priority_not_allowed"
@@ -29,6 +30,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     JOURNAL_EXPIRED = "journal_expired"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    HEADERS_TOO_LARGE = "headers_too_large"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUEUE_FULL = "queue_full"
     RATE_LIMITED = "rate_limited"
@@ -40,6 +43,7 @@ class ErrorCode(StrEnum):
     BROKER_UNAVAILABLE = "broker_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
     SLOW_READER = "slow_reader"
@@ -54,6 +58,7 @@ _INVALID = "invalid_request_error"
 _KINDS = {
     ErrorCode.INVALID_API_KEY: ErrorKind(401, "authentication_error"),
     ErrorCode.EXPIRED_TOKEN: ErrorKind(401, "authentication_error"),
+    ErrorCode.INVALID_TOKEN: ErrorKind(401, "authentication_error"),
     ErrorCode.INSUFFICIENT_SCOPE: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_ALLOWED: ErrorKind(403, "permission_error"),
     ErrorCode.PRIORITY_NOT_ALLOWED: ErrorKind(403, "permission_error"),
@@ -65,6 +70,8 @@ _KINDS = {
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, _INVALID),
     ErrorCode.JOURNAL_EXPIRED: ErrorKind(410, _INVALID),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorKind(413, _INVALID),
+    ErrorCode.URI_TOO_LONG: ErrorKind(414, _INVALID),
+    ErrorCode.HEADERS_TOO_LARGE: ErrorKind(431, _INVALID),
     ErrorCode.IDEMPOTENCY_MISMATCH: ErrorKind(422, _INVALID),
     ErrorCode.QUEUE_FULL: ErrorKind(429, "rate_limit_error"),
     ErrorCode.RATE_LIMITED: ErrorKind(429, "rate_limit_error"),
@@ -76,6 +83,7 @@ _KINDS = {
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.ISSUER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.oidc_policy import OidcPolicy
 from schemas.requests import PriorityClass
+
+__all__ = [
+    "GuardrailsPolicy",
+    "LimitSet",
+    "LimitsPolicy",
+    "OidcPolicy",
+    "PolicyDocument",
+    "RevokedKey",
+    "StoredKey",
+]
 
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,21 +63,6 @@ class GuardrailsPolicy(_Part):
     fail_open: bool = False
 
 
-class OidcPolicy(_Part):
-    """Whose tokens are taken, and what their claims mean."""
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
-    subject_claim: str = "sub"
-    tenant_claim: str = "tenant"
-    scopes_claim: str = "scope"
-    models_claim: str = "models"
-    # Values of the scopes claim and the scopes that they open; without any, the claim's own words count.
-    scope_map: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    allow_admin: bool = False
-
-
 class StoredKey(_Part):
     """An API key by the keyed hash of its secret. Times are Unix seconds; `expires_at` None is never.
 
@@ -88,9 +84,10 @@ class StoredKey(_Part):
 
 
 class RevokedKey(_Part):
-    """A key that opens nothing any more, wherever else it is configured."""
+    """A key that opens nothing any more, wherever else it is configured. `id` of a stored one, empty of others."""
 
     name: str
+    id: str = ""
     revoked_at: int
 
 

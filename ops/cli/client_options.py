@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,22 +11,48 @@ if TYPE_CHECKING:
     from ops.client.client import Client
 
 DEFAULT_HOST = "localhost"
-DEFAULT_PORT = 8080
+
+
+def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --host, --port, --ca-file and --client-cert."""
+    host = click.option(
+        "--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True,
+        help="A name, or an address such as https://name[:port].",
+    )  # fmt: skip
+    port = click.option(
+        "--port", envvar="INFERCTL_PORT", type=click.IntRange(1, 65535), show_envvar=True,
+        help="[default: 8080; of an address, its scheme's]",
+    )  # fmt: skip
+    ca_file = click.option(
+        "--ca-file", envvar="INFERCTL_CA_FILE", type=click.Path(path_type=Path), show_envvar=True,
+        help="Who signed the server's certificate (PEM). [default: the system's authorities]",
+    )  # fmt: skip
+    client_cert = click.option(
+        "--client-cert", envvar="INFERCTL_CLIENT_CERT", type=click.Path(path_type=Path), show_envvar=True,
+        help="Certificate and key (PEM) for a server that asks for one.",
+    )  # fmt: skip
+    return host(port(ca_file(client_cert(function))))
 
 
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --host, --port, --api-key and --json; the function gets `client` and `as_json`."""
+    """Add those of the address, --api-key and --json; the function gets `client` and `as_json`."""
 
-    @click.option("--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True)
+    @address_options
     @click.option(
-        "--port", envvar="INFERCTL_PORT", type=click.IntRange(1, 65535), default=DEFAULT_PORT,
-        show_default=True, show_envvar=True,
+        "--api-key", envvar="INFERCTL_API_KEY", help="[default: the login's token, or dev-key-123 on loopback]",
+        show_envvar=True,
     )  # fmt: skip
-    @click.option("--api-key", envvar="INFERCTL_API_KEY", help="[default: dev-key-123 on loopback]", show_envvar=True)
     @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON.")
     @functools.wraps(function)
-    def with_client(host: str, port: int, api_key: str | None, **params: Any) -> Any:
-        with open_client(host, port, api_key) as client:
+    def with_client(
+        host: str,
+        port: int | None,
+        ca_file: Path | None,
+        client_cert: Path | None,
+        api_key: str | None,
+        **params: Any,
+    ) -> Any:
+        with open_client(host, port, api_key, ca_file, client_cert) as client:
             return function(client=client, **params)
 
     return with_client
@@ -49,7 +76,19 @@ def generation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_generation
 
 
-def open_client(host: str, port: int, api_key: str | None) -> "Client":
+def open_client(
+    host: str, port: int | None, api_key: str | None, ca_file: Path | None = None, client_cert: Path | None = None
+) -> "Client":
+    from ops.client.address import client_tls
     from ops.client.client import Client
+    from ops.client.login.credentials import server_name, user_credentials
 
-    return Client(host, port, api_key)
+    tls = client_tls(ca_file, client_cert)
+    if api_key:
+        return Client(host, port, api_key, tls)
+    credentials, server = user_credentials(), server_name(host, port)
+    if credentials.get(server) is None:
+        return Client(host, port, None, tls)
+    from ops.client.login.stored_token import StoredToken
+
+    return Client(host, port, None, tls, StoredToken(credentials, server))

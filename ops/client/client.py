@@ -1,10 +1,12 @@
 """Talks to an edge: one base address, one key, errors that name what to do."""
 
+import ssl
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import httpx2
 
+from ops.client.address import parse_address, tls_reason
 from ops.client.resuming import ResumingStream, message
 from ops.errors import Failure
 from ops.loopback import DEV_KEY, is_loopback
@@ -15,19 +17,32 @@ READ_TIMEOUT_S = 3600.0
 
 
 class Client:
-    """Synchronous; `close` it, or use it as a context."""
+    """Synchronous; `close` it, or use it as a context. `auth` is what authorizes requests instead of a key."""
 
-    def __init__(self, host: str, port: int, api_key: str | None) -> None:
-        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        self.base_url = f"http://{bracketed}:{port}"
-        is_local = is_loopback(host)
-        key = api_key or (DEV_KEY if is_local else None)
+    def __init__(
+        self,
+        host: str,
+        port: int | None,
+        api_key: str | None,
+        tls: ssl.SSLContext | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        """`host` is a name, or an address with its scheme and perhaps a port. `tls` None: the system's authorities.
+
+        Raises Failure for an address that is none.
+        """
+        address = parse_address(host, port)
+        self.base_url = address.url
+        is_local = is_loopback(address.host)
+        key = api_key or (DEV_KEY if is_local and auth is None else None)
         self._http = httpx2.Client(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            auth=auth,
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
             trust_env=not is_local,
+            verify=tls if tls is not None else True,
         )
 
     def __enter__(self) -> "Client":
@@ -38,15 +53,15 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON body of an answer. Raises Failure with the server's message."""
-        return self._json(self._send("GET", path))
+        return self.json_of(self._send("GET", path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._json(self._send("POST", path, body))
+        return self.json_of(self._send("POST", path, body))
 
     def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
         """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
         try:
-            return self._json(self._http.request("POST", path, content=chunks))
+            return self.json_of(self._http.request("POST", path, content=chunks))
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
@@ -79,7 +94,7 @@ class Client:
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
-    def _json(self, response: httpx2.Response) -> Any:
+    def json_of(self, response: httpx2.Response) -> Any:
         if not response.is_success:
             raise self._name(response)
         try:
@@ -90,6 +105,8 @@ class Client:
     def _name(self, problem: httpx2.Response | httpx2.TransportError) -> Failure:
         """What to tell about a response that is none, or about no response."""
         match problem:
+            case httpx2.ConnectError() if (reason := tls_reason(problem)) is not None:
+                return Failure(f"{self.base_url}: {reason}")
             case httpx2.ConnectError():
                 return Failure(f"nothing listens on {self.base_url}; start with make up")
             case httpx2.TimeoutException():

@@ -34,6 +34,8 @@ def _keys(settings: Settings) -> Check:
         keys = effective_keys(settings)
     except CommandError as error:
         return Check("API keys", False, str(error), "export INFERFLUX_API_KEYS=$(openssl rand -hex 24)")
+    if settings.auth.oidc is not None:
+        return Check("API keys", True, f"{len(keys)} configured, and tokens of {settings.auth.oidc.issuer}")
     if settings.auth.api_keys:
         return Check("API keys", True, f"{len(keys)} configured")
     return Check("API keys", True, f"none configured: {DEV_KEY}, on loopback only")

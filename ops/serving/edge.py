@@ -1,10 +1,13 @@
 """The edge's configuration from the settings."""
 
+import logging
+
 from ops.errors import CannotStart
+from ops.loopback import is_loopback
 from ops.serving.broker import is_broker_of_data_dir
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
-from ops.settings.settings import AuditSettings, Settings
+from ops.settings.settings import AuditSettings, Settings, TlsSettings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
 from producer.audit.log_file import AuditLog
@@ -17,29 +20,41 @@ from producer.config import (
     MetricsConfig,
     PolicyConfig,
     Scope,
+    TlsFiles,
     UnknownParameters,
 )
 from schemas.requests import PriorityClass
+
+log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
     """Raises CannotStart: no API key on a host that others can reach; the pepper or the audit log cannot be kept."""
     server = settings.server
+    if server.tls is None and not is_loopback(server.host):
+        log.warning(
+            "%s can be reached from elsewhere and speaks no TLS: keys and prompts can be read on their way, unless a "
+            "proxy in front speaks it (server.tls)",
+            server.host,
+        )
     return EdgeConfig(
         edge_id=edge_id,
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        oidc=settings.auth.oidc,
         version=installed_version(),
         host=server.host,
         port=server.http_port,
         max_concurrent=server.max_concurrent,
         max_body_bytes=server.max_body_bytes,
         body_timeout_s=server.body_timeout_s,
+        header_timeout_s=server.header_timeout_s,
         request_timeout_s=server.request_timeout_s,
         status_hold_s=server.status_hold_s,
         drain_timeout_s=server.drain_timeout_s,
         max_prompts=server.max_prompts,
         cors_origins=server.cors_origins,
+        tls=_tls_files(server.tls),
         unknown_parameters=UnknownParameters(server.unknown_parameters),
         body_buffer_bytes=server.body_buffer_bytes,
         stream_buffer_bytes=server.stream_buffer_bytes,
@@ -59,6 +74,12 @@ def _policy_config(settings: Settings) -> PolicyConfig:
         key_file=settings.data_dir / "policy.key" if is_broker_of_data_dir(settings) else None,
         store=settings.policy.store or settings.data_dir / "policy.store",
     )
+
+
+def _tls_files(tls: TlsSettings | None) -> TlsFiles | None:
+    if tls is None or tls.cert is None or tls.key is None:
+        return None
+    return TlsFiles(tls.cert, tls.key, tls.ca)
 
 
 def _key_spec(key: ApiKey) -> KeySpec:

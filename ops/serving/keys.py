@@ -13,23 +13,24 @@ PEPPER_BYTES = 32
 
 
 def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
-    """The configured keys; on a loopback host, where there is none, the well-known one with all scopes.
+    """The configured keys; on a loopback host, where there is neither one nor an issuer of tokens, the well-known one
+    with all scopes.
 
-    Raises CannotStart: no key, and the host can be reached from elsewhere.
+    Raises CannotStart: none of these, and the host can be reached from elsewhere.
     """
-    if settings.auth.api_keys:
+    if settings.auth.api_keys or settings.auth.oidc is not None:
         return settings.auth.api_keys
     if not is_loopback(settings.server.host):
         raise CannotStart(
             f"no API key is configured and {settings.server.host} is not a loopback host: "
-            "set auth.api_keys or INFERFLUX_API_KEYS"
+            "set auth.api_keys, INFERFLUX_API_KEYS or auth.oidc"
         )
     return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev", is_default=True),)
 
 
 def shown_key(settings: Settings) -> str:
     """What a printed example may use: the well-known key, never a configured one."""
-    return "$INFERCTL_API_KEY" if settings.auth.api_keys else DEV_KEY
+    return "$INFERCTL_API_KEY" if settings.auth.api_keys or settings.auth.oidc is not None else DEV_KEY
 
 
 def read_pepper(settings: Settings) -> bytes:

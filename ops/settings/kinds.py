@@ -1,12 +1,14 @@
 """Types of setting values. Each reads the text of a variable or flag and the value of a YAML document alike."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+_ORIGIN = re.compile(r"https?://[^/?#@\s,]+", re.IGNORECASE)
 
 
 class BadValue(ValueError):
@@ -62,15 +64,15 @@ def choice(*names: str) -> Kind[str]:
     return Kind("choice", "one of " + ", ".join(names), read)
 
 
-def listing(item: Kind[T]) -> Kind[tuple[T, ...]]:
-    """A YAML list, or text separated by commas."""
+def listing(item: Kind[T], *, empty: bool = True) -> Kind[tuple[T, ...]]:
+    """A YAML list, or text separated by commas; `empty` says whether nothing may be in it."""
 
     def read(value: Any) -> tuple[T, ...]:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if value is None:
             value = []
-        if not isinstance(value, list):
+        if not isinstance(value, list) or not (value or empty):
             raise BadValue
         return tuple(item.read(part) for part in value)
 
@@ -114,6 +116,18 @@ def nats_url() -> Kind[str]:
         return url
 
     return Kind("URL", "a URL such as nats://host:4222, or several with commas between them", read)
+
+
+def origin() -> Kind[str]:
+    """As a browser sends it; a path would never match."""
+
+    def read(value: Any) -> str:
+        result = _read_text(value).rstrip("/")
+        if result != "*" and _ORIGIN.fullmatch(result) is None:
+            raise BadValue
+        return result
+
+    return Kind("origin", "an origin such as https://app.example, or *", read)
 
 
 def _read_text(value: Any) -> str:

@@ -8,6 +8,7 @@ from ops.settings import table
 from ops.settings.environment import scan
 from ops.settings.errors import SettingsError
 from ops.settings.models import read_models
+from ops.settings.oidc import read_oidc
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
@@ -18,6 +19,7 @@ from ops.settings.settings import (
     RuntimeSettings,
     ServerSettings,
     Settings,
+    TlsSettings,
 )
 from ops.settings.yaml_file import ConfigFile
 
@@ -35,6 +37,10 @@ class Values:
     def get(self, setting: Setting[T]) -> T:
         given = self._given.get(setting.label)
         return setting.default if given is None else read(setting, given)
+
+    def origin(self, setting: Setting[T]) -> Origin:
+        """Where the value of a given setting comes from."""
+        return self._given[setting.label].origin
 
     def is_given(self, setting: Setting[T]) -> bool:
         return setting.label in self._given
@@ -87,11 +93,13 @@ def _server(values: Values) -> ServerSettings:
         max_concurrent=values.get(table.MAX_CONCURRENT),
         max_body_bytes=values.get(table.MAX_BODY_BYTES),
         body_timeout_s=values.get(table.BODY_TIMEOUT_S),
+        header_timeout_s=values.get(table.HEADER_TIMEOUT_S),
         request_timeout_s=values.get(table.REQUEST_TIMEOUT_S),
         status_hold_s=values.get(table.STATUS_HOLD_S),
         drain_timeout_s=values.get(table.DRAIN_TIMEOUT_S),
         max_prompts=values.get(table.MAX_PROMPTS),
         cors_origins=values.get(table.CORS_ORIGINS),
+        tls=_server_tls(values),
         unknown_parameters=values.get(table.UNKNOWN_PARAMETERS),
         body_buffer_bytes=values.get(table.BODY_BUFFER_BYTES),
         stream_buffer_bytes=values.get(table.STREAM_BUFFER_BYTES),
@@ -110,7 +118,33 @@ def _nats(values: Values) -> NatsSettings:
         replicas=values.get(table.NATS_REPLICAS),
         max_file_bytes=values.get(table.NATS_MAX_FILE),
         credentials=values.get(table.NATS_CREDENTIALS),
+        tls=_nats_tls(values, url),
     )
+
+
+def _server_tls(values: Values) -> TlsSettings | None:
+    tls = TlsSettings(values.get(table.TLS_CERT), values.get(table.TLS_KEY), values.get(table.TLS_CLIENT_CA))
+    _require_pair(tls, "server.tls")
+    if tls.ca is not None and tls.cert is None:
+        raise SettingsError("server.tls.client_ca: clients can only be asked for a certificate with server.tls.cert")
+    return tls if tls.cert is not None else None
+
+
+def _nats_tls(values: Values, url: str | None) -> TlsSettings | None:
+    """Of a NATS that is reached over TLS; what would be sent in the clear all the same is refused."""
+    tls = TlsSettings(values.get(table.NATS_TLS_CERT), values.get(table.NATS_TLS_KEY), values.get(table.NATS_TLS_CA))
+    _require_pair(tls, "nats.tls")
+    schemes = {part.split("://")[0] for part in (url or "").split(",")}
+    if tls == TlsSettings(None, None, None):
+        return tls if schemes & {"tls", "wss"} else None
+    if url is None or not schemes <= {"tls", "wss"}:
+        raise SettingsError("nats.tls is set, but nats.url is not tls://…: nothing would be encrypted")
+    return tls
+
+
+def _require_pair(tls: TlsSettings, section: str) -> None:
+    if (tls.cert is None) is not (tls.key is None):
+        raise SettingsError(f"{section}.cert and {section}.key go together: only one of them is set")
 
 
 def _runtime(values: Values) -> RuntimeSettings:
@@ -138,7 +172,7 @@ def _auth(values: Values) -> AuthSettings:
         if key.key in seen:
             raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
         seen.add(key.key)
-    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER))
+    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER), oidc=read_oidc(values, table.PLAIN))
 
 
 def _policy(values: Values) -> PolicySettings:

@@ -2,8 +2,21 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
+
+if TYPE_CHECKING:
+    from schemas.oidc_policy import OidcPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Paths of PEM files. `ca` is who signed the other side."""
+
+    cert: Path | None
+    key: Path | None
+    ca: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +29,13 @@ class ServerSettings:
     max_concurrent: int
     max_body_bytes: int
     body_timeout_s: float
+    header_timeout_s: float
     request_timeout_s: float
     status_hold_s: float
     drain_timeout_s: float
     max_prompts: int
     cors_origins: tuple[str, ...]
+    tls: TlsSettings | None
     unknown_parameters: str
     body_buffer_bytes: int
     stream_buffer_bytes: int
@@ -38,6 +53,7 @@ class NatsSettings:
     replicas: int
     max_file_bytes: int | None
     credentials: Path | None
+    tls: TlsSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,7 @@ class RuntimeSettings:
 class AuthSettings:
     api_keys: tuple[ApiKey, ...]
     key_pepper: str | None
+    oidc: "OidcPolicy | None"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ that setting it is refused by name and not overlooked.
 from pathlib import Path
 from typing import Any
 
-from ops.settings import api_keys, model_list
-from ops.settings.kinds import boolean, choice, listing, nats_url, optional, path, text
+from ops.settings import api_keys, model_list, oidc
+from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
 from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
+from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
 
 BACKENDS = ("llama_cpp", "torch", "mlx", "echo")
 
@@ -27,7 +28,10 @@ MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
 BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
-    "How long a request body may take to arrive; a slower one is refused with 400.")
+    "How long a request body may take to arrive; a slower one is refused with 400, and one that comes with less than "
+    "4 KiB a second after 15 s.")
+HEADER_TIMEOUT_S = Setting("server.header_timeout_s", seconds(1, 600), 30.0,
+    "How long the headers of a request may take to arrive.")
 REQUEST_TIMEOUT_S = Setting("server.request_timeout_s", seconds(1, 2700), 600.0,
     "Deadline of a request that names none.")
 STATUS_HOLD_S = Setting("server.status_hold_s", seconds(0, 300), 10.0,
@@ -36,7 +40,7 @@ DRAIN_TIMEOUT_S = Setting("server.drain_timeout_s", seconds(0, 3600), 30.0,
     "How long streams may run out after SIGTERM; those left are told where to read on.")
 MAX_PROMPTS = Setting("server.max_prompts", integer(1, 1024), 64,
     "Prompts that one call to /v1/completions may carry.")
-CORS_ORIGINS = Setting("server.cors_origins", listing(text("an origin such as https://app.example")), (),
+CORS_ORIGINS = Setting("server.cors_origins", listing(origin()), (),
     "Further origins whose pages may call the API from a browser; `*` is all. Pages of this machine always may.")
 BODY_BUFFER_BYTES = Setting("server.body_buffer_bytes", size_bytes(1024, 2**36), 64 * 2**20,
     "Bytes of request bodies that one edge holds at a time, from the first byte until their requests are queued; "
@@ -45,6 +49,13 @@ STREAM_BUFFER_BYTES = Setting("server.stream_buffer_bytes", size_bytes(32 * 2**1
     "What one stream may hold that its client has not taken yet, in the edge and in the system's socket together.")
 SLOW_READER_TIMEOUT_S = Setting("server.slow_reader_timeout_s", seconds(1, 600), 60.0,
     "How long a client may leave that buffer full before its stream is cut. The request goes on, and can be resumed.")
+TLS_CERT = Setting("server.tls.cert", optional(path()), None,
+    "Certificate of the HTTP server, with its chain (PEM). With it the server speaks TLS 1.2 or later, and no "
+    "plain HTTP.")
+TLS_KEY = Setting("server.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted). Both are read again when they change, and on SIGHUP.")
+TLS_CLIENT_CA = Setting("server.tls.client_ca", optional(path()), None,
+    "Only clients with a certificate that these (PEM) have signed get in. They need an API key besides.")
 UNKNOWN_PARAMETERS = Setting("server.unknown_parameters", choice("refuse", "ignore"), "refuse",
     "What happens to a request with a parameter nobody knows: 400, or served with X-InferFlux-Ignored.")
 
@@ -63,6 +74,12 @@ NATS_MAX_FILE = Setting("nats.max_file_bytes", optional(size_bytes(512 * 2**20, 
     "takes what is free, less a GiB; of an external one it is taken to be the account's limit, else 8 GiB.")
 NATS_CREDENTIALS = Setting("nats.credentials", optional(path()), None,
     "Folder of role files, or one file (also .creds), for an external NATS.", "--nats-credentials")
+NATS_TLS_CA = Setting("nats.tls.ca", optional(path()), None,
+    "Who signed the certificate of an external NATS (PEM); without it the system's authorities. The url is `tls://…`.")
+NATS_TLS_CERT = Setting("nats.tls.cert", optional(path()), None,
+    "Certificate to show to a NATS that asks for one (PEM).")
+NATS_TLS_KEY = Setting("nats.tls.key", optional(path()), None,
+    "Its key (PEM, not encrypted).")
 
 # Models, one row per field of a model
 MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
@@ -162,10 +179,37 @@ API_KEYS = Setting("auth.api_keys", api_keys.DOCUMENT, (),
 MORE_API_KEYS = Setting("", api_keys.LIST, (),
     "Further keys, `key[:scope+scope],…`, with `generate+read` when no scope is named; they add to the file's.",
     None, "INFERFLUX_API_KEYS", secret=True)
-OIDC_ISSUER = Setting("auth.oidc.issuer", optional(text("a URL")), None,
-    "Issuer whose tokens are accepted.", None, "INFERFLUX_OIDC_ISSUER", available=False)
+OIDC_ISSUER = Setting("auth.oidc.issuer", optional(oidc.issuer()), None,
+    "OpenID Connect issuer whose access tokens (JWT) are taken beside the keys.", None, "INFERFLUX_OIDC_ISSUER")
 OIDC_AUDIENCE = Setting("auth.oidc.audience", optional(text("a name")), None,
-    "Audience that the tokens must name.", None, "INFERFLUX_OIDC_AUDIENCE", available=False)
+    "Audience that the tokens must name; required with an issuer.", None, "INFERFLUX_OIDC_AUDIENCE")
+OIDC_ALGORITHMS = Setting("auth.oidc.algorithms", listing(choice(*ALGORITHMS), empty=False), DEFAULT_ALGORITHMS,
+    "Signatures that count. `HS…` and `none` never do.")
+OIDC_TOKEN_TYPES = Setting("auth.oidc.token_types", listing(text("a type"), empty=False), TOKEN_TYPES,
+    "What `typ` in a token's header may be; one without is a JWT.")
+OIDC_SUBJECT_CLAIM = Setting("auth.oidc.subject_claim", text("a claim"), "sub",
+    "Claim that says who it is. Of all claims: the name, or a path such as `realm_access.roles`.")
+OIDC_TENANT_CLAIM = Setting("auth.oidc.tenant_claim", text("a claim"), "tenant",
+    "Claim with the tenant; without the claim it is `default`.")
+OIDC_SCOPES_CLAIM = Setting("auth.oidc.scopes_claim", text("a claim"), "scope",
+    "Claim with scopes, groups or roles: a list, or words with spaces between them.")
+OIDC_MODELS_CLAIM = Setting("auth.oidc.models_claim", text("a claim"), "models",
+    "Claim with the models that may be used, as globs; without the claim all may.")
+OIDC_SCOPE_MAP = Setting("auth.oidc.scope_map", oidc.SCOPE_MAP, {},
+    "Words of the scopes claim and what they open, `{llm-users: [generate, read]}`. Without it the words `generate`, "
+    "`read` and `admin` count.")
+OIDC_ALLOW_ADMIN = Setting("auth.oidc.allow_admin", boolean(), False,
+    "Whether tokens can open the scope admin.")
+OIDC_CEILING = Setting("auth.oidc.ceiling", optional(choice("high", "normal", "low", "batch")), None,
+    "Highest priority class of tokens. Empty: high with the scope admin, else normal.")
+OIDC_LEEWAY_S = Setting("auth.oidc.leeway_s", seconds(0, MAX_LEEWAY_S), 30.0,
+    "How far the issuer's clock may be from ours.")
+OIDC_CLIENT_ID = Setting("auth.oidc.client_id", optional(text("a client id")), None,
+    "Public client that `inferctl login` is at the issuer.")
+OIDC_LOGIN_SCOPES = Setting("auth.oidc.login_scopes", listing(text("a scope")), ("openid", "offline_access"),
+    "Scopes that it asks for; `offline_access` lets it renew its token.")
+OIDC_RESOURCE = Setting("auth.oidc.resource", optional(oidc.public_url()), None,
+    "Public address of this service. Empty: `http://` and what the client calls it.")
 RATE_LIMIT = Setting("auth.rate_limit_per_minute", integer(0), 0,
     "Requests a key may make in a minute; 0 is no limit.", None, "INFERFLUX_RATE_LIMIT_PER_MINUTE", available=False)
 KEY_PEPPER = Setting("", optional(text("a text")), None,

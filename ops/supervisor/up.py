@@ -12,6 +12,7 @@ from broker.connection import BrokerConfig, bare_url
 from broker.errors import BrokerError
 from broker.roles import Role
 from ops.errors import CannotStart
+from ops.serving.broker import broker_tls
 from ops.serving.keys import shown_key
 from ops.serving.plan import PlannedModel
 from ops.settings.settings import Settings
@@ -85,7 +86,7 @@ class Up:
         credentials = await self._start_broker()
         self._write_running()
         self._fleet = await Fleet.open(
-            BrokerConfig(self._broker_url, Role.TOPOLOGY, "inferflux-up", credentials),
+            BrokerConfig(self._broker_url, Role.TOPOLOGY, "inferflux-up", credentials, tls=broker_tls(settings.nats)),
             [model.card() for model in self._plan],
             settings.nats,
             is_ours_alone=self._broker is not None,
@@ -95,7 +96,7 @@ class Up:
             service.start()
         await all_of([*([self._edge.first_ready()] if self._edge is not None else []), self._workers.first_ready()])
         if self._edge is not None and self._serves_default_model():
-            await wait_until_ready(self._edge_url() or "")
+            await wait_until_ready(self._probed_url())
         self._say_ready()
 
     async def _start_broker(self) -> Path | None:
@@ -157,6 +158,13 @@ class Up:
 
     def _edge_url(self) -> str | None:
         return self._edge.facts["url"] if self._edge is not None and self._edge.facts is not None else None
+
+    def _probed_url(self) -> str:
+        """Where readiness is asked for: over TLS the edge may want a certificate that this process has not got."""
+        assert self._edge is not None and self._edge.facts is not None
+        facts = self._edge.facts
+        plain: str = facts["url"] if self._settings.server.tls is None else facts["metrics"].removesuffix("/metrics")
+        return plain
 
     def _last_port(self) -> int | None:
         return self._edge_port

@@ -51,6 +51,17 @@ class ApiKeys:
             raise ServingError(ErrorCode.EXPIRED_TOKEN, "The API key has expired.")
         return known.identity
 
+    def holds(self, digest: bytes) -> bool:
+        """Whether a secret with this digest opens anything now."""
+        known = self._known.get(digest[:8])
+        return known is not None and known.digest == digest and time.time() < known.until
+
+    def next_expiry(self) -> float | None:
+        """Unix time when the next of the keys expires that hold now; None when none ever does."""
+        now = time.time()
+        times = [known.until for known in self._known.values() if now < known.until < math.inf]
+        return min(times, default=None)
+
     @property
     def pepper_check(self) -> str:
         """Tells whether two edges have the same pepper, and not what it is."""
@@ -60,9 +71,12 @@ class ApiKeys:
         """What is kept of a secret."""
         return hmac.digest(self._pepper, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
+    def owner_of(self, spec: KeySpec) -> str:
+        """What a configured key is called."""
+        return spec.name or f"k_{self.digest(spec.key).hex()[:8]}"
+
     def _of_file(self, spec: KeySpec) -> _Known:
-        digest = self.digest(spec.key)
-        owner = spec.name or f"k_{digest.hex()[:8]}"
+        digest, owner = self.digest(spec.key), self.owner_of(spec)
         scopes = tuple(str(scope) for scope in spec.scopes)
         return _Known(digest, _identity(owner, spec.tenant, scopes, spec.models, spec.ceiling), math.inf)
 

@@ -23,6 +23,11 @@ class Authenticator:
         self._keys = keys
         self._verifiers = verifiers
 
+    def key_digest(self, secret: str) -> bytes | None:
+        """What is kept of an API key that holds; None for anything else."""
+        digest = self._keys.digest(secret)
+        return digest if self._keys.holds(digest) else None
+
     async def identify(self, secret: str) -> Identity:
         """Raises ServingError (401)."""
         identity = self._keys.identify(secret)

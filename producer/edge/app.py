@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from producer.auth.oidc.resource import challenge
 from producer.config import EdgeConfig
 from producer.edge.body import UnreadBody
 from producer.edge.cors import Cors
@@ -32,7 +33,7 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
     app = Starlette(
         routes=to_starlette(ROUTES),
         lifespan=lifespan,
-        exception_handlers={ServingError: _on_serving_error, HTTPException: _on_http_exception},
+        exception_handlers={ServingError: on_serving_error, HTTPException: _on_http_exception},
     )
     # A slash at the end is taken off beforehand; nothing is ever redirected.
     app.router.redirect_slashes = False
@@ -42,9 +43,14 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
     return app
 
 
-async def _on_serving_error(request: Request, error: Exception) -> Response:
+async def on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return error_response(error, {"connection": "close"} if isinstance(error, UnreadBody) else None)
+    headers = {"connection": "close"} if isinstance(error, UnreadBody) else {}
+    policy = request.app.state.services.oidc.policy
+    if error.status == 401 and policy is not None:
+        is_bad_token = error.code in (ErrorCode.INVALID_TOKEN, ErrorCode.EXPIRED_TOKEN)
+        headers["www-authenticate"] = challenge(policy, request.headers.get("host"), is_bad_token=is_bad_token)
+    return error_response(error, headers)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

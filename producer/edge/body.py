@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.datastructures import Headers
@@ -27,6 +27,18 @@ class UnreadBody(ServingError):
     """A refusal while more of the body is on its way: the connection cannot be used for another request."""
 
 
+class Pace(NamedTuple):
+    """A body has `grace_s` to be whole, and a second more for each `min_rate` bytes that have come."""
+
+    grace_s: float = 15.0
+    min_rate: int = 4096
+
+    def allowed_s(self, num_bytes: int) -> float:
+        """How long a body may take of which `num_bytes` have come."""
+        return self.grace_s + num_bytes / self.min_rate
+
+
+_USUAL = Pace()
 Take = Callable[[int], None]
 
 
@@ -35,11 +47,11 @@ def _take_freely(num_bytes: int) -> None:
 
 
 async def read_json(
-    request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely
+    request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely, pace: Pace = _USUAL
 ) -> tuple[dict[str, Any], bytes]:
     """The body as a JSON object, and its bytes. Raises ServingError (400, 413, and what `take` does) or ClientLeft."""
     check_content_type(request.headers)
-    body = await read_body(request, max_bytes, timeout_s, take)
+    body = await read_body(request, max_bytes, timeout_s, take, pace)
     return parse_json(body), body
 
 
@@ -59,7 +71,9 @@ def check_content_type(headers: Headers) -> None:
         raise ServingError(ErrorCode.INVALID_JSON, "A compressed body (Content-Encoding) is not accepted.")
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely) -> bytes:
+async def read_body(
+    request: Request, max_bytes: int, timeout_s: float, take: Take = _take_freely, pace: Pace = _USUAL
+) -> bytes:
     """The whole body; `take` is told of each piece and may refuse it.
 
     Raises ServingError (413 too large, 400 too slow) or ClientLeft. What is on its way of a refused body is read and
@@ -72,9 +86,9 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float, take: Ta
             await _discard(request, int(declared))
         raise too_large
     chunks: list[bytes] = []
-    size = 0
+    size, begun = 0, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(begun + min(timeout_s, pace.allowed_s(0))) as patience:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -86,13 +100,20 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float, take: Ta
                     break
                 take(len(chunk))
                 chunks.append(chunk)
+                patience.reschedule(begun + min(timeout_s, pace.allowed_s(size)))
                 if not more:
                     return b"".join(chunks)
     except TimeoutError:
-        raise UnreadBody(ErrorCode.INVALID_JSON, f"The body did not arrive within {timeout_s:g} s.") from None
+        raise UnreadBody(ErrorCode.INVALID_JSON, _too_slow(size, timeout_s, pace)) from None
     if more:
         await _discard(request, _DISCARD_BYTES)
     raise too_large
+
+
+def _too_slow(size: int, timeout_s: float, pace: Pace) -> str:
+    if pace.allowed_s(size) < timeout_s:
+        return f"The body came too slowly: {size} bytes in {pace.allowed_s(size):.0f} s."
+    return f"The body did not arrive within {timeout_s:g} s."
 
 
 async def _discard(request: Request, num_bytes: int) -> None:

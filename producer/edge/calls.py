@@ -107,6 +107,8 @@ class Call:
     once the outcome of the submission is known. `is_followed`: read from journals; this edge counts nothing.
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
     here for a reader who may come back. `prompt_facts` are what the audit says of the prompt.
+    here for a reader who may come back. `key_digest` is of the API key that it was made with, if any; `is_revoked`:
+    that holds no longer.
     """
 
     header: Header
@@ -131,6 +133,8 @@ class Call:
     is_journaled: bool = True
     is_counted: bool = False
     kept_until: float | None = None
+    key_digest: bytes | None = field(default=None, repr=False)
+    is_revoked: bool = False
     published: asyncio.Event = field(default_factory=asyncio.Event)
     labels: dict[str, str] = field(default_factory=dict)
     prompt_facts: dict[str, str | int] = field(default_factory=dict)

@@ -14,13 +14,17 @@ _KEY = "inferflux.context"
 
 @dataclass(slots=True)
 class Context:
-    """`request_id` is ours and may be replaced by that of an existing call; times are monotonic."""
+    """`request_id` is ours and may be replaced by that of an existing call; times are monotonic.
+
+    `key_digest` is what is kept of the API key that was presented, None when it was none.
+    """
 
     request_id: str
     client_request_id: str | None = None
     cors_origin: str | None = None
     received_at: float = field(default_factory=time.monotonic)
     identity: Identity | None = None
+    key_digest: bytes | None = field(default=None, repr=False)
 
     def become(self, identity: Identity) -> None:
         """From now on it is known who asks, and the id is theirs."""

@@ -12,7 +12,7 @@ from producer.edge.admission import Admission, admit
 from producer.edge.answering import answer
 from producer.edge.arrivals import Arrival
 from producer.edge.audited import note_refused_call, remember_prompt
-from producer.edge.body import read_json
+from producer.edge.body import Pace, read_json
 from producer.edge.calls import Call, Superseded
 from producer.edge.context import context_of, identity_of
 from producer.edge.departure import Departure
@@ -68,6 +68,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
             departure = Departure(request.receive)
             try:
                 call = await _start(request, services, asked)
+                services.key_watch.follow(call, context_of(request).key_digest)
             except BaseException:
                 await departure.stop()
                 raise
@@ -88,7 +89,9 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
 async def _read(request: Request, services: Services, endpoint: Endpoint, to_plan: ToPlan, arrival: Arrival) -> Asked:
     config = services.config
     directives = read_directives(request.headers, services.limits.max_timeout_s)
-    values, body = await read_json(request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes)
+    values, body = await read_json(
+        request, config.max_body_bytes, config.body_timeout_s, arrival.take_bytes, Pace(*config.body_pace)
+    )
     checked = check_parameters(endpoint, values, config.unknown_parameters)
     plan = to_plan(checked.values, services.limits)
     return Asked(plan, directives, body_hash(endpoint, body), checked.ignored)

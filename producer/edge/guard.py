@@ -52,4 +52,6 @@ async def authenticate(request: Request, services: Services) -> Identity:
     """Who presents the key or token in the headers. Raises ServingError (401)."""
     headers = request.headers
     secret = presented_key(headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
-    return await services.authenticator.identify(secret)
+    identity = await services.authenticator.identify(secret)
+    context_of(request).key_digest = services.authenticator.key_digest(secret)
+    return identity

@@ -23,6 +23,7 @@ from schemas.events import Cancelled, Failed, Finished
 
 _log = structlog.stdlib.get_logger("inferflux.edge")
 
+KEY_ENDED = "The API key of this request holds no longer: it was revoked, replaced, or has expired."
 # How long somebody who asks for a cancellation waits for the broker to record it.
 RECORD_S = 5.0
 
@@ -107,6 +108,15 @@ class Lifecycle:
         self._note(call, "deadline_exceeded")
         for part in call.open_parts():
             self.end_part(part, Failed(None, str(ErrorCode.DEADLINE_EXCEEDED), message, False))
+
+    def revoke(self, call: Call) -> None:
+        """The key that the call was made with holds no longer: its readers are told, and its work ends."""
+        if call.is_revoked or call.is_over:
+            return
+        call.is_revoked = True
+        self._note(call, "key_revoked")
+        for part in call.open_parts():
+            self.end_part(part, Failed(None, str(ErrorCode.INVALID_API_KEY), KEY_ENDED, False))
 
     def end_part(self, part: Part, event: Cancelled | Failed) -> None:
         self._background.spawn(self._end_part(part, event), f"end {part.request_id}")

@@ -13,6 +13,11 @@ from producer.edge.operation import Operation, Route
 from schemas.errors import ErrorCode, error_kind
 
 _REF = "#/components/schemas/{model}"
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key", "description": "The same key."},
+}
 _PATH_PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
@@ -29,11 +34,7 @@ def openapi_document(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-                "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
-            },
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
@@ -54,7 +55,8 @@ def _operation_object(route: Route) -> dict[str, Any]:
         "operationId": route.handler.name,
         "summary": operation.summary,
         "responses": _responses(operation),
-        "security": [{name: []} for name in ("bearer", "x-api-key", "api-key")] if operation.scopes else [],
+        # Alternatives: any of the headers, with a key that has any of the scopes.
+        "security": [{name: [scope]} for scope in sorted(operation.scopes) for name in _SECURITY_SCHEMES],
         "x-inferflux-scopes": sorted(operation.scopes),
     }
     if names := _PATH_PARAMETER.findall(route.path):
@@ -88,7 +90,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
 def _all_errors(operation: Operation) -> list[ErrorCode]:
     errors = [*operation.errors, ErrorCode.INTERNAL]
     if operation.scopes:
-        errors += [ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE]
+        errors += [
+            ErrorCode.INVALID_API_KEY,
+            ErrorCode.INVALID_TOKEN,
+            ErrorCode.EXPIRED_TOKEN,
+            ErrorCode.INSUFFICIENT_SCOPE,
+            ErrorCode.ISSUER_UNAVAILABLE,
+        ]
     return errors
 
 

@@ -21,12 +21,16 @@ from broker.connection import BrokerConfig
 from broker.errors import BrokerUnavailable
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
-from producer.edge.app import create_app
+from producer.edge.app import create_app, on_serving_error
 from producer.edge.exposition import exposition
 from producer.edge.listening import SocketOptions, listen, listen_nearby, port_of
 from producer.edge.output_filter import FilterFactory
 from producer.edge.protocol import ConnectionLimits, make_protocol
+from producer.edge.routes import health
+from producer.edge.security_headers import SecurityHeaders
 from producer.edge.services import Services, open_services
+from producer.edge.tls import FollowingTls
+from schemas.errors import ServingError
 
 _log = structlog.stdlib.get_logger("inferflux.edge.serve")
 
@@ -61,22 +65,32 @@ async def run_edge(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
-    `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken before
-    anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
+    `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken or
+    TlsUnusable before anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker
+    shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
+    tls = FollowingTls(config.tls) if config.tls is not None else None
     sockets = listen(config.host, config.port, _socket_options(config))
-    with contextlib.ExitStack() as closing:
-        closing.callback(_close_all, sockets)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(_close_all, sockets)
         async with (
             open_services(config, broker_config, extra_stages=extra_stages, filters=filters) as services,
             _scrape_port(services) as metrics_url,
         ):
-            server = _make_server(create_app(config, services), config.drain_timeout_s, _connection_limits(config))
-            with _signals(stopping, services, server) if handle_signals else contextlib.nullcontext():
+            server = _make_server(
+                create_app(config, services),
+                config.drain_timeout_s,
+                _connection_limits(config),
+                config.idle_timeout_s,
+                tls=tls,
+            )
+            await stack.enter_async_context(_following(tls))
+            with _signals(stopping, services, tls) if handle_signals else contextlib.nullcontext():
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
-                address = EdgeAddress(_url(config.host, sockets), port_of(sockets[0]), metrics_url)
+                scheme = "http" if tls is None else "https"
+                address = EdgeAddress(_url(config.host, sockets, scheme), port_of(sockets[0]), metrics_url)
                 _log.info("edge listens", url=address.url, edge=config.edge_id)
                 if on_ready is not None:
                     on_ready(address)
@@ -117,21 +131,32 @@ def _socket_options(config: EdgeConfig) -> SocketOptions:
 
 def _connection_limits(config: EdgeConfig) -> ConnectionLimits:
     """Of the rest an eighth is left for the last event, which goes in whole. Besides those of calls, some may idle."""
-    return ConnectionLimits(2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8)
+    return ConnectionLimits(
+        2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8, config.header_timeout_s
+    )
 
 
-def _make_server(app: ASGIApp, drain_timeout_s: float, limits: ConnectionLimits, *, lifespan: bool = True) -> _Server:
+def _make_server(
+    app: ASGIApp,
+    drain_timeout_s: float,
+    limits: ConnectionLimits,
+    idle_timeout_s: float = _KEEP_ALIVE_S,
+    *,
+    lifespan: bool = True,
+    tls: FollowingTls | None = None,
+) -> _Server:
     return _Server(
         uvicorn.Config(
-            app,
+            SecurityHeaders(app),
             http=make_protocol(limits),
             ws="none",
             lifespan="on" if lifespan else "off",
+            ssl_context_factory=None if tls is None else lambda config, default: tls.context,
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=idle_timeout_s,  # type: ignore[arg-type]  # any number of seconds will do
             timeout_graceful_shutdown=int(drain_timeout_s) + _FAREWELL_S,
         )
     )
@@ -168,8 +193,21 @@ async def _drain(services: Services, server: _Server, serving: asyncio.Task[None
         timer.cancel()
 
 
+@asynccontextmanager
+async def _following(tls: FollowingTls | None) -> AsyncIterator[None]:
+    """While the certificate's files are looked after."""
+    if tls is None:
+        yield
+        return
+    task = asyncio.create_task(tls.follow(), name="certificate")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 @contextmanager
-def _signals(stopping: asyncio.Event, services: Services, server: _Server) -> Iterator[None]:
+def _signals(stopping: asyncio.Event, services: Services, tls: FollowingTls | None) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -177,25 +215,33 @@ def _signals(stopping: asyncio.Event, services: Services, server: _Server) -> It
             services.drain.expire()
         stopping.set()
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+    handlers = dict.fromkeys(_SIGNALS, on_signal)
+    if tls is not None:
+        handlers[signal.SIGHUP] = tls.reload
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in _SIGNALS:
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
 @asynccontextmanager
 async def _scrape_port(services: Services) -> AsyncIterator[str]:
-    """The port for Prometheus: no key, loopback unless configured."""
+    """The port for Prometheus and for probes: no key, never TLS, loopback unless configured."""
     config = services.config.metrics
     sockets = (listen_nearby if config.port_moves else listen)(config.host, config.port)
 
     async def metrics(request: Request) -> Response:
         return Response(await exposition(services), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    app = Starlette(routes=[Route("/metrics", metrics)])
+    async def ready(request: Request) -> Response:
+        return await health.readyz.handle(request)
+
+    routes = [Route("/metrics", metrics), Route("/readyz", ready)]
+    app = Starlette(routes=routes, exception_handlers={ServingError: on_serving_error})
+    app.state.services = services
     server = _make_server(app, 0, ConnectionLimits(_SCRAPE_CONNECTIONS), lifespan=False)
     serving = asyncio.create_task(server.serve(sockets), name="metrics server")
     try:
@@ -207,11 +253,11 @@ async def _scrape_port(services: Services) -> AsyncIterator[str]:
         _close_all(sockets)
 
 
-def _url(host: str, sockets: Sequence[socket.socket]) -> str:
+def _url(host: str, sockets: Sequence[socket.socket], scheme: str = "http") -> str:
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):
         shown = "127.0.0.1"
-    return f"http://{shown}:{port_of(sockets[0])}"
+    return f"{scheme}://{shown}:{port_of(sockets[0])}"
 
 
 def _close_all(sockets: Sequence[socket.socket]) -> None:

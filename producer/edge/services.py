@@ -21,6 +21,7 @@ from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -33,6 +34,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
+from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -52,6 +54,7 @@ from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
 from producer.metrics import EdgeMetrics
 from producer.policy.live import LivePolicy
+from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
 
 _CLOSE_S = 5.0
@@ -66,8 +69,12 @@ class Services:
     models: Models
     policy: LivePolicy
     policy_store: PolicyStore
+    lockout: Lockout
+    keys: ApiKeys
+    key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -101,6 +108,7 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
             tasks = [
@@ -115,6 +123,8 @@ class Services:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
+                self.key_watch.close()
+                await self.oidc.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -162,6 +172,8 @@ def _build(
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -169,6 +181,8 @@ def _build(
     transitions = Transitions(connection, config.edge_id)
     kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
     lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
+    key_watch = KeyWatch(keys, calls, lifecycle)
+    policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
     control = WorkerControl(connection)
@@ -183,8 +197,12 @@ def _build(
         models=models,
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
-        authenticator=Authenticator(keys),
+        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        keys=keys,
+        key_watch=key_watch,
         audit=audit,
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,

@@ -5,18 +5,34 @@ import pytest
 
 from broker.credentials import create_credentials, find_login
 from broker.errors import BrokerUnsuitable
-from broker.roles import Role
+from broker.roles import FIXED_USERS, Role, User
 
 
 def test_every_role_has_a_private_file_with_its_own_password(tmp_path: Path) -> None:
     logins = create_credentials(tmp_path / "creds")
-    assert set(logins) == set(Role)
-    assert len({login.password for login in logins.values()}) == len(Role)
-    for role in Role:
-        path = tmp_path / "creds" / role
+    assert set(logins) == set(FIXED_USERS)
+    assert len({login.password for login in logins.values()}) == len(logins)
+    for user, login in logins.items():
+        path = tmp_path / "creds" / user.role
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert find_login(tmp_path / "creds", role) == logins[role]
-        assert find_login(path, role) == logins[role]
+        assert find_login(tmp_path / "creds", user.role) == login
+        assert find_login(path, user.role) == login
+
+
+def test_tenants_that_were_named_once_keep_their_logins(tmp_path: Path) -> None:
+    made = create_credentials(tmp_path, ["acme", "a.b/c"])
+    assert create_credentials(tmp_path) == made
+    for tenant in ("acme", "a.b/c"):
+        assert find_login(tmp_path, Role.BATCH, tenant) == made[User(Role.BATCH, tenant)]
+    with pytest.raises(BrokerUnsuitable, match="no credentials for role batch-other"):
+        find_login(tmp_path, Role.BATCH, "other")
+
+
+def test_a_batch_publisher_is_somebodys() -> None:
+    with pytest.raises(ValueError, match="needs a tenant"):
+        User(Role.BATCH).name  # noqa: B018
+    with pytest.raises(ValueError, match="has no tenant"):
+        User(Role.EDGE, "acme").name  # noqa: B018
 
 
 def test_passwords_stay_over_restarts_and_loose_modes_are_tightened(tmp_path: Path) -> None:

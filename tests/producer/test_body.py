@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from producer.edge.body import ClientLeft, UnreadBody, parse_json, read_body, read_json
+from producer.edge.body import ClientLeft, Pace, UnreadBody, parse_json, read_body, read_json
 from schemas.errors import ErrorCode, ServingError
 
 JSON = st.recursive(
@@ -107,6 +107,26 @@ async def test_a_slow_body_is_a_refusal() -> None:
     with pytest.raises(UnreadBody) as refused:
         await read_body(make_request([part(b"x", True)]), 10, 0.01)
     assert refused.value.status == 400
+
+
+async def test_a_body_that_stalls_is_given_up_long_before_its_time() -> None:
+    with pytest.raises(UnreadBody, match="too slowly: 1 bytes"):
+        await read_body(make_request([part(b"x", True)]), 10, 600, pace=Pace(0.01, 1000))
+
+
+async def test_bytes_that_come_earn_time() -> None:
+    """The second piece comes when the grace is long over."""
+    second: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    pieces: list[Any] = [part(b"x" * 1000, True)]
+
+    async def receive() -> dict[str, Any]:
+        if pieces:
+            asyncio.get_running_loop().call_later(0.1, second.set_result, part(b"y"))
+            return dict(pieces.pop())
+        return await second
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+    assert len(await read_body(request, 2000, 600, pace=Pace(0.01, 10))) == 1001
 
 
 async def test_a_client_that_leaves_amid_its_body_is_gone() -> None:

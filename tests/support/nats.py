@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from broker.connection import BrokerConfig, Connection
-from broker.credentials import create_credentials, write_private
+from broker.credentials import accepted_logins, write_private
 from broker.roles import Role
 from broker.server import EmbeddedServer
-from broker.server_config import render_config
+from broker.server_config import USERS_FILE, render_config, render_users
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -157,9 +157,9 @@ class DockerServer:
             listen="0.0.0.0:4222",
             http="127.0.0.1:8222",
             max_file=4 << 30,
-            logins=create_credentials(self.credentials),
         )
         write_private(self._directory / "server.conf", config)
+        write_private(self._directory / USERS_FILE, render_users(accepted_logins(self.credentials)))
         container = DockerContainer(_IMAGE, command="-c /etc/inferflux/server.conf")
         container.with_volume_mapping(str(self._directory), "/etc/inferflux", "ro")
         container.with_bind_ports(4222, self.port)

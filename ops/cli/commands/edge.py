@@ -39,6 +39,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     from ops.settings.loader import load
     from producer.edge.listening import PortTaken
     from producer.edge.serve import run_edge
+    from producer.edge.tls import TlsUnusable
     from producer.policy.errors import PolicyError
 
     settings = load(os.environ, given_flags(params))
@@ -54,6 +55,6 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     raise_open_files()
     try:
         run(run_edge(config, broker, on_ready=on_ready))
-    except (BrokerError, PolicyError, PortTaken, OSError) as error:
+    except (BrokerError, PolicyError, PortTaken, TlsUnusable, OSError) as error:
         raise CannotStart(str(error)) from None
     return 0

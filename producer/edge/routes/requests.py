@@ -69,6 +69,7 @@ async def resume_request(request: Request) -> Response:
 async def _attach(request: Request, reader: Reader) -> Call:
     services = services_of(request)
     call = await services.resuming.attach(_request_id(request), identity_of(request))
+    services.key_watch.follow(call, context_of(request).key_digest)
     try:
         if reader.start is not None:
             check_place(reader.start, call)

@@ -1,8 +1,8 @@
 """The route table. Access control, the API document and the tests of both read it."""
 
 from producer.edge.operation import Route
-from producer.edge.routes import chat, completions, health, metrics, models, requests
-from producer.edge.routes.admin import audit, policy
+from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
+from producer.edge.routes.admin import api_keys, audit, policy
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -15,12 +15,18 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/admin/audit/verify", audit.verify_audit),
     Route("POST", "/v1/admin/audit/verify", audit.verify_audit_file),
     Route("GET", "/v1/admin/audit/export", audit.export_audit),
+    Route("GET", "/v1/admin/api_keys", api_keys.list_api_keys),
+    Route("POST", "/v1/admin/api_keys", api_keys.issue_api_key),
+    Route("POST", "/v1/admin/api_keys/{id}/rotate", api_keys.rotate_api_key),
+    Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
+    Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),
     Route("GET", "/readyz", health.readyz),
     Route("GET", "/version", health.version),
+    Route("GET", "/.well-known/oauth-protected-resource", well_known.protected_resource),
     Route("GET", "/openapi.json", health.openapi),
     Route("GET", "/metrics", metrics.metrics),
     Route("GET", "/", health.welcome),

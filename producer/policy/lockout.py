@@ -1,0 +1,43 @@
+"""No change through the API takes away the last key that could make another."""
+
+import time
+from collections.abc import Callable
+
+from producer.config import EdgeConfig, Scope
+from producer.policy.effective import lay_over
+from producer.policy.store import Change
+from schemas.errors import ErrorCode, ServingError
+from schemas.policy import PolicyDocument
+
+
+class Lockout:
+    """`digest_of` gives the hex digest of a secret."""
+
+    def __init__(self, config: EdgeConfig, digest_of: Callable[[str], str]) -> None:
+        self._config = config
+        self._digest_of = digest_of
+
+    def guarded(self, change: Change) -> Change:
+        """`change`, refused (ServingError, 400) when nobody could administer after it."""
+
+        def checked(document: PolicyDocument) -> PolicyDocument:
+            following = change(document)
+            if not self.has_administrator(following):
+                raise ServingError(
+                    ErrorCode.INVALID_PARAMETER,
+                    "After this nobody could administer any more: issue a key with the scope 'admin' first. "
+                    "(The well-known key of a fresh installation ends with the first key that is issued.)",
+                )
+            return following
+
+        return checked
+
+    def has_administrator(self, document: PolicyDocument) -> bool:
+        """Whether a key opens administration under `document`, or tokens may."""
+        policy, now = lay_over(self._config, document), time.time()
+        if policy.oidc is not None and policy.oidc.allow_admin:
+            return True
+        in_file = (self._digest_of(spec.key) for spec in policy.file_keys if Scope.ADMIN in spec.scopes)
+        return any(digest not in policy.revoked for digest in in_file) or any(
+            Scope.ADMIN in key.scopes and (key.expires_at is None or key.expires_at > now) for key in policy.stored_keys
+        )
