@@ -127,7 +127,8 @@ def _nats_tls(values: Values, url: str | None) -> TlsSettings | None:
     if tls == TlsSettings(None, None, None):
         return tls if schemes & {"tls", "wss"} else None
     if url is None or not schemes <= {"tls", "wss"}:
-        raise SettingsError("nats.tls is set, but nats.url is not tls://…: nothing would be encrypted")
+        key = "nats.tls.ca" if tls.ca is not None else "nats.tls.cert"
+        raise SettingsError(f"{key} is set, but nats.url is not tls://…: nothing would be encrypted")
     return tls
 
 
