@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from broker.connection import BrokerConfig, Connection
-from broker.credentials import Login, find_login, next_file, write_login
+from broker.credentials import Login, find_login, new_password, next_file, write_login
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.roles import User
 from broker.server import write_users
@@ -30,7 +30,7 @@ def prepare(credentials: Path, users: Iterable[User]) -> None:
         path = next_file(credentials, user)
         if not path.exists():
             # Names differ, since a server knows each by one password only.
-            write_login(path, Login(f"{user.name}.{secrets.token_hex(4)}", secrets.token_urlsafe(24)))
+            write_login(path, Login(f"{user.name}.{secrets.token_hex(4)}", new_password()))
 
 
 def prepared(credentials: Path, users: Iterable[User]) -> list[User]:
