@@ -144,8 +144,6 @@ def _nats_tls(values: Values, url: str | None) -> TlsSettings | None:
     if url is None or not schemes <= {"tls", "wss"}:
         given = next(name for name in ("ca", "cert", "key") if getattr(tls, name) is not None)
         raise SettingsError(f"nats.tls.{given} is set, but nats.url is not tls://…: nothing would be encrypted")
-        key = "nats.tls.ca" if tls.ca is not None else "nats.tls.cert"
-        raise SettingsError(f"{key} is set, but nats.url is not tls://…: nothing would be encrypted")
     return tls
 
 
