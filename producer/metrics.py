@@ -6,6 +6,7 @@ from schemas.errors import ErrorCode
 from schemas.requests import Endpoint, PriorityClass
 
 OK = "ok"
+FAILED = "failed"
 UNKNOWN_MODEL = "unknown"
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _COUNT_EVERY_S = 0.05
@@ -41,10 +42,16 @@ class EdgeMetrics:
         self._workers_desired = self._gauge("workers_desired", "Workers that would leave nothing waiting.", "model")
         self.live_calls = self._gauge("live_calls", "Generation calls in this edge.")
         self._auth_failures = self._counter("auth_failures", "Refused credentials.", "reason")
+        self._issuer_requests = self._counter("issuer_requests", "Questions to the issuer of tokens.", "outcome")
         self.slow_readers = self._counter("slow_readers", "Streams cut because their client did not read.")
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
         self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
+        for outcome in (OK, FAILED):
+            self._issuer_requests.labels(outcome)
+        self.guardrail_decisions = self._counter(
+            "guardrail_decisions", "What the policy decided on requests, and what passed without it.", "outcome"
+        )
         for code in (ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE):
             self._auth_failures.labels(str(code))
 
@@ -66,6 +73,10 @@ class EdgeMetrics:
 
     def auth_failed(self, code: ErrorCode) -> None:
         self._auth_failures.labels(str(code)).inc()
+
+    def issuer_answered(self, is_answer: bool) -> None:
+        """The issuer of tokens was asked for its keys, and gave them or not."""
+        self._issuer_requests.labels(OK if is_answer else FAILED).inc()
 
     def started(self, model: str, priority: PriorityClass, wait_s: float) -> None:
         self._queue_wait.labels(model, str(priority)).observe(wait_s)

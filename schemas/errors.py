@@ -18,6 +18,7 @@ class ErrorCode(StrEnum):
     CONTENT_FILTER = "content_filter"
     INVALID_API_KEY = "invalid_api_key"
     EXPIRED_TOKEN = "expired_token"
+    INVALID_TOKEN = "invalid_token"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     MODEL_NOT_ALLOWED = "model_not_allowed"
     PRIORITY_NOT_ALLOWED = "priority_not_allowed"
@@ -42,6 +43,8 @@ class ErrorCode(StrEnum):
     BROKER_UNAVAILABLE = "broker_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
+    POLICY_DENIED = "policy_denied"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
     SLOW_READER = "slow_reader"
@@ -56,9 +59,11 @@ _INVALID = "invalid_request_error"
 _KINDS = {
     ErrorCode.INVALID_API_KEY: ErrorKind(401, "authentication_error"),
     ErrorCode.EXPIRED_TOKEN: ErrorKind(401, "authentication_error"),
+    ErrorCode.INVALID_TOKEN: ErrorKind(401, "authentication_error"),
     ErrorCode.INSUFFICIENT_SCOPE: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_ALLOWED: ErrorKind(403, "permission_error"),
     ErrorCode.PRIORITY_NOT_ALLOWED: ErrorKind(403, "permission_error"),
+    ErrorCode.POLICY_DENIED: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.REQUEST_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorKind(404, "not_found_error"),
@@ -80,6 +85,7 @@ _KINDS = {
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.ISSUER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),

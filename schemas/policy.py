@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.oidc_policy import OidcPolicy
 from schemas.requests import PriorityClass
+
+__all__ = [
+    "GuardrailsPolicy",
+    "LimitSet",
+    "LimitsPolicy",
+    "OidcPolicy",
+    "PolicyDocument",
+    "RevokedKey",
+    "StoredKey",
+]
 
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -50,21 +61,6 @@ class GuardrailsPolicy(_Part):
     opa_endpoint: str | None = None
     opa_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     fail_open: bool = False
-
-
-class OidcPolicy(_Part):
-    """Whose tokens are taken, and what their claims mean."""
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
-    subject_claim: str = "sub"
-    tenant_claim: str = "tenant"
-    scopes_claim: str = "scope"
-    models_claim: str = "models"
-    # Values of the scopes claim and the scopes that they open; without any, the claim's own words count.
-    scope_map: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    allow_admin: bool = False
 
 
 class StoredKey(_Part):

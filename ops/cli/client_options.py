@@ -13,26 +13,35 @@ if TYPE_CHECKING:
 DEFAULT_HOST = "localhost"
 
 
-def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --host, --port, --api-key and --json; the function gets `client` and `as_json`."""
-
-    @click.option(
+def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --host, --port, --ca-file and --client-cert."""
+    host = click.option(
         "--host", envvar="INFERCTL_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True,
         help="A name, or an address such as https://name[:port].",
     )  # fmt: skip
-    @click.option(
+    port = click.option(
         "--port", envvar="INFERCTL_PORT", type=click.IntRange(1, 65535), show_envvar=True,
         help="[default: 8080; of an address, its scheme's]",
     )  # fmt: skip
-    @click.option(
+    ca_file = click.option(
         "--ca-file", envvar="INFERCTL_CA_FILE", type=click.Path(path_type=Path), show_envvar=True,
         help="Who signed the server's certificate (PEM). [default: the system's authorities]",
     )  # fmt: skip
-    @click.option(
+    client_cert = click.option(
         "--client-cert", envvar="INFERCTL_CLIENT_CERT", type=click.Path(path_type=Path), show_envvar=True,
         help="Certificate and key (PEM) for a server that asks for one.",
     )  # fmt: skip
-    @click.option("--api-key", envvar="INFERCTL_API_KEY", help="[default: dev-key-123 on loopback]", show_envvar=True)
+    return host(port(ca_file(client_cert(function))))
+
+
+def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of the address, --api-key and --json; the function gets `client` and `as_json`."""
+
+    @address_options
+    @click.option(
+        "--api-key", envvar="INFERCTL_API_KEY", help="[default: the login's token, or dev-key-123 on loopback]",
+        show_envvar=True,
+    )  # fmt: skip
     @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON.")
     @functools.wraps(function)
     def with_client(
@@ -72,5 +81,14 @@ def open_client(
 ) -> "Client":
     from ops.client.address import client_tls
     from ops.client.client import Client
+    from ops.client.login.credentials import server_name, user_credentials
 
-    return Client(host, port, api_key, client_tls(ca_file, client_cert))
+    tls = client_tls(ca_file, client_cert)
+    if api_key:
+        return Client(host, port, api_key, tls)
+    credentials, server = user_credentials(), server_name(host, port)
+    if credentials.get(server) is None:
+        return Client(host, port, None, tls)
+    from ops.client.login.stored_token import StoredToken
+
+    return Client(host, port, None, tls, StoredToken(credentials, server))

@@ -17,9 +17,16 @@ READ_TIMEOUT_S = 3600.0
 
 
 class Client:
-    """Synchronous; `close` it, or use it as a context."""
+    """Synchronous; `close` it, or use it as a context. `auth` is what authorizes requests instead of a key."""
 
-    def __init__(self, host: str, port: int | None, api_key: str | None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int | None,
+        api_key: str | None,
+        tls: ssl.SSLContext | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
         """`host` is a name, or an address with its scheme and perhaps a port. `tls` None: the system's authorities.
 
         Raises Failure for an address that is none.
@@ -27,10 +34,11 @@ class Client:
         address = parse_address(host, port)
         self.base_url = address.url
         is_local = is_loopback(address.host)
-        key = api_key or (DEV_KEY if is_local else None)
+        key = api_key or (DEV_KEY if is_local and auth is None else None)
         self._http = httpx2.Client(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            auth=auth,
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy for the outside world has no business between two programs of one machine.
             trust_env=not is_local,
@@ -45,18 +53,29 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The JSON body of an answer. Raises Failure with the server's message."""
-        return self._json(self._send("GET", path))
+        return self.json_of(self._send("GET", path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._json(self._send("POST", path, body))
+        return self.json_of(self._send("POST", path, body))
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._json(self._send("PUT", path, body))
+        return self.json_of(self._send("PUT", path, body))
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON body of the answer to any method. Raises Failure with the server's message."""
+        return self.json_of(self._send(method, path, body))
+
+    def post_for_bytes(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """The bytes of the answer to a POST. Raises Failure with the server's message."""
+        response = self._send("POST", path, body)
+        if not response.is_success:
+            raise self._name(response)
+        return response.content
 
     def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
         """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
         try:
-            return self._json(self._http.request("POST", path, content=chunks))
+            return self.json_of(self._http.request("POST", path, content=chunks))
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
@@ -89,7 +108,7 @@ class Client:
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
-    def _json(self, response: httpx2.Response) -> Any:
+    def json_of(self, response: httpx2.Response) -> Any:
         if not response.is_success:
             raise self._name(response)
         try:

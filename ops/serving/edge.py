@@ -23,13 +23,16 @@ from producer.config import (
     TlsFiles,
     UnknownParameters,
 )
+from producer.guardrails.errors import InvalidGuardrails
+from producer.guardrails.rules import check_guardrails
+from schemas.policy import GuardrailsPolicy
 from schemas.requests import PriorityClass
 
 log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that others can reach; the pepper or the audit log cannot be kept."""
+    """Raises CannotStart: guardrails that cannot be used; the pepper or the audit log cannot be kept."""
     server = settings.server
     if server.tls is None and not is_loopback(server.host):
         log.warning(
@@ -41,6 +44,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         edge_id=edge_id,
         pepper=read_pepper(settings),
         keys=tuple(_key_spec(key) for key in effective_keys(settings)),
+        oidc=settings.auth.oidc,
         limits=settings.limits,
         version=installed_version(),
         host=server.host,
@@ -63,8 +67,25 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         metrics=MetricsConfig(host=settings.metrics_host),
         audit=_audit(settings.audit),
         run_file=run_file(settings.data_dir),
+        guardrails=_guardrails(settings),
         policy=_policy_config(settings),
     )
+
+
+def _guardrails(settings: Settings) -> GuardrailsPolicy:
+    given = settings.guardrails
+    policy = GuardrailsPolicy(
+        blocklist=given.blocklist,
+        patterns=given.patterns,
+        opa_endpoint=given.opa_endpoint,
+        opa_timeout_s=given.opa_timeout_s,
+        fail_open=given.fail_open,
+    )
+    try:
+        check_guardrails(policy)
+    except InvalidGuardrails as error:
+        raise CannotStart(f"guardrails.{error}") from None
+    return policy
 
 
 def _policy_config(settings: Settings) -> PolicyConfig:

@@ -77,7 +77,7 @@ def _read_entry(fields: Any, name: str | None) -> ApiKey:
     return ApiKey(
         key=_secret_of(fields),
         scopes=_check_scopes(_strings(fields.get("scopes", list(DEFAULT_SCOPES)), "scopes")),
-        name=_optional_text(fields.get("name", name), "name"),
+        name=_check_name(_optional_text(fields.get("name", name), "name")),
         tenant=_optional_text(fields.get("tenant"), "tenant") or "default",
         models=tuple(_strings(fields.get("models", ["*"]), "models")),
         ceiling=priority,
@@ -106,6 +106,12 @@ def _check_scopes(scopes: list[str]) -> tuple[str, ...]:
     if not scopes:
         raise BadValue("a key without scopes opens nothing")
     return tuple(scopes)
+
+
+def _check_name(name: str | None) -> str | None:
+    if name is not None and name.startswith("oidc:"):
+        raise BadValue("names that begin with 'oidc:' belong to tokens")
+    return name
 
 
 def _strings(value: Any, field: str) -> list[str]:

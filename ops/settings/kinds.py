@@ -64,15 +64,15 @@ def choice(*names: str) -> Kind[str]:
     return Kind("choice", "one of " + ", ".join(names), read)
 
 
-def listing(item: Kind[T]) -> Kind[tuple[T, ...]]:
-    """A YAML list, or text separated by commas."""
+def listing(item: Kind[T], *, empty: bool = True) -> Kind[tuple[T, ...]]:
+    """A YAML list, or text separated by commas; `empty` says whether nothing may be in it."""
 
     def read(value: Any) -> tuple[T, ...]:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if value is None:
             value = []
-        if not isinstance(value, list):
+        if not isinstance(value, list) or not (value or empty):
             raise BadValue
         return tuple(item.read(part) for part in value)
 

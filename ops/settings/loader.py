@@ -8,10 +8,12 @@ from ops.settings import table
 from ops.settings.environment import scan
 from ops.settings.errors import SettingsError
 from ops.settings.models import read_models
+from ops.settings.oidc import read_oidc
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
     AuthSettings,
+    GuardrailSettings,
     LoggingSettings,
     NatsSettings,
     PolicySettings,
@@ -37,6 +39,10 @@ class Values:
     def get(self, setting: Setting[T]) -> T:
         given = self._given.get(setting.label)
         return setting.default if given is None else read(setting, given)
+
+    def origin(self, setting: Setting[T]) -> Origin:
+        """Where the value of a given setting comes from."""
+        return self._given[setting.label].origin
 
     def is_given(self, setting: Setting[T]) -> bool:
         return setting.label in self._given
@@ -68,6 +74,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         runtime=_runtime(values),
         auth=_auth(values),
         limits=_limits(values),
+        guardrails=_guardrails(values),
         policy=_policy(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
@@ -135,7 +142,8 @@ def _nats_tls(values: Values, url: str | None) -> TlsSettings | None:
     if tls == TlsSettings(None, None, None):
         return tls if schemes & {"tls", "wss"} else None
     if url is None or not schemes <= {"tls", "wss"}:
-        raise SettingsError("nats.tls is set, but nats.url is not tls://…: nothing would be encrypted")
+        given = next(name for name in ("ca", "cert", "key") if getattr(tls, name) is not None)
+        raise SettingsError(f"nats.tls.{given} is set, but nats.url is not tls://…: nothing would be encrypted")
     return tls
 
 
@@ -169,7 +177,7 @@ def _auth(values: Values) -> AuthSettings:
         if key.key in seen:
             raise SettingsError(f"auth.api_keys: one key stands there twice{f' ({key.name})' if key.name else ''}")
         seen.add(key.key)
-    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER))
+    return AuthSettings(api_keys=keys, key_pepper=values.get(table.KEY_PEPPER), oidc=read_oidc(values, table.PLAIN))
 
 
 def _limits(values: Values) -> LimitsPolicy:
@@ -183,6 +191,16 @@ def _limits(values: Values) -> LimitsPolicy:
         ),
         tenants=dict(tenants),
         models=dict(models),
+    )
+
+
+def _guardrails(values: Values) -> GuardrailSettings:
+    return GuardrailSettings(
+        blocklist=values.get(table.BLOCKLIST),
+        patterns=values.get(table.PATTERNS),
+        opa_endpoint=values.get(table.OPA_ENDPOINT),
+        opa_timeout_s=values.get(table.OPA_TIMEOUT_S),
+        fail_open=values.get(table.GUARDRAILS_FAIL_OPEN),
     )
 
 

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ops.settings.api_keys import ApiKey
 from schemas.policy import LimitsPolicy
+
+if TYPE_CHECKING:
+    from schemas.oidc_policy import OidcPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,16 @@ class RuntimeSettings:
 class AuthSettings:
     api_keys: tuple[ApiKey, ...]
     key_pepper: str | None
+    oidc: "OidcPolicy | None"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailSettings:
+    blocklist: tuple[str, ...]
+    patterns: tuple[str, ...]
+    opa_endpoint: str | None
+    opa_timeout_s: float
+    fail_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,7 @@ class Settings:
     runtime: RuntimeSettings
     auth: AuthSettings
     limits: LimitsPolicy
+    guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str
     logging: LoggingSettings

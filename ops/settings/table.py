@@ -7,10 +7,11 @@ that setting it is refused by name and not overlooked.
 from pathlib import Path
 from typing import Any
 
-from ops.settings import api_keys, limits, model_list
+from ops.settings import api_keys, limits, model_list, oidc
 from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
 from ops.settings.number_kinds import integer, seconds, size_bytes
 from ops.settings.setting import Setting
+from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
 
 _MANY = 10**15
 
@@ -180,10 +181,37 @@ API_KEYS = Setting("auth.api_keys", api_keys.DOCUMENT, (),
 MORE_API_KEYS = Setting("", api_keys.LIST, (),
     "Further keys, `key[:scope+scope],…`, with `generate+read` when no scope is named; they add to the file's.",
     None, "INFERFLUX_API_KEYS", secret=True)
-OIDC_ISSUER = Setting("auth.oidc.issuer", optional(text("a URL")), None,
-    "Issuer whose tokens are accepted.", None, "INFERFLUX_OIDC_ISSUER", available=False)
+OIDC_ISSUER = Setting("auth.oidc.issuer", optional(oidc.issuer()), None,
+    "OpenID Connect issuer whose access tokens (JWT) are taken beside the keys.", None, "INFERFLUX_OIDC_ISSUER")
 OIDC_AUDIENCE = Setting("auth.oidc.audience", optional(text("a name")), None,
-    "Audience that the tokens must name.", None, "INFERFLUX_OIDC_AUDIENCE", available=False)
+    "Audience that the tokens must name; required with an issuer.", None, "INFERFLUX_OIDC_AUDIENCE")
+OIDC_ALGORITHMS = Setting("auth.oidc.algorithms", listing(choice(*ALGORITHMS), empty=False), DEFAULT_ALGORITHMS,
+    "Signatures that count. `HS…` and `none` never do.")
+OIDC_TOKEN_TYPES = Setting("auth.oidc.token_types", listing(text("a type"), empty=False), TOKEN_TYPES,
+    "What `typ` in a token's header may be; one without is a JWT.")
+OIDC_SUBJECT_CLAIM = Setting("auth.oidc.subject_claim", text("a claim"), "sub",
+    "Claim that says who it is. Of all claims: the name, or a path such as `realm_access.roles`.")
+OIDC_TENANT_CLAIM = Setting("auth.oidc.tenant_claim", text("a claim"), "tenant",
+    "Claim with the tenant; without the claim it is `default`.")
+OIDC_SCOPES_CLAIM = Setting("auth.oidc.scopes_claim", text("a claim"), "scope",
+    "Claim with scopes, groups or roles: a list, or words with spaces between them.")
+OIDC_MODELS_CLAIM = Setting("auth.oidc.models_claim", text("a claim"), "models",
+    "Claim with the models that may be used, as globs; without the claim all may.")
+OIDC_SCOPE_MAP = Setting("auth.oidc.scope_map", oidc.SCOPE_MAP, {},
+    "Words of the scopes claim and what they open, `{llm-users: [generate, read]}`. Without it the words `generate`, "
+    "`read` and `admin` count.")
+OIDC_ALLOW_ADMIN = Setting("auth.oidc.allow_admin", boolean(), False,
+    "Whether tokens can open the scope admin.")
+OIDC_CEILING = Setting("auth.oidc.ceiling", optional(choice("high", "normal", "low", "batch")), None,
+    "Highest priority class of tokens. Empty: high with the scope admin, else normal.")
+OIDC_LEEWAY_S = Setting("auth.oidc.leeway_s", seconds(0, MAX_LEEWAY_S), 30.0,
+    "How far the issuer's clock may be from ours.")
+OIDC_CLIENT_ID = Setting("auth.oidc.client_id", optional(text("a client id")), None,
+    "Public client that `inferctl login` is at the issuer.")
+OIDC_LOGIN_SCOPES = Setting("auth.oidc.login_scopes", listing(text("a scope")), ("openid", "offline_access"),
+    "Scopes that it asks for; `offline_access` lets it renew its token.")
+OIDC_RESOURCE = Setting("auth.oidc.resource", optional(oidc.public_url()), None,
+    "Public address of this service. Empty: `http://` and what the client calls it.")
 RATE_LIMIT = Setting("auth.rate_limit_per_minute", integer(0, _MANY), 0,
     "Requests that a key may make in any 60 seconds, unless it has `limits` of its own; each prompt counts. 0 is no "
     "limit.", None, "INFERFLUX_RATE_LIMIT_PER_MINUTE")
@@ -203,9 +231,17 @@ LIMITS_OF_MODELS = Setting("limits.models", limits.DOCUMENT, (),
 KEY_PEPPER = Setting("", optional(text("a text")), None,
     "Secret that key hashes are made with, instead of `<data-dir>/pepper`.", None, "INFERFLUX_KEY_PEPPER", secret=True)
 BLOCKLIST = Setting("guardrails.blocklist", listing(text("a word")), (),
-    "Words that neither prompts nor answers may hold.", None, "INFERFLUX_GUARDRAIL_BLOCKLIST", available=False)
+    "Words and phrases that neither prompts nor answers may hold, in any case and spacing.", None,
+    "INFERFLUX_GUARDRAIL_BLOCKLIST")
+PATTERNS = Setting("guardrails.patterns", listing(text("an RE2 expression")), (),
+    "Regular expressions (RE2) that match in neither; those with a comma can stand in the file only.")
 OPA_ENDPOINT = Setting("guardrails.opa_endpoint", optional(text("a URL")), None,
-    "Policy server or file that decides on requests.", None, "INFERFLUX_OPA_ENDPOINT", available=False)
+    "Who decides on requests: `file:///….rego`, `file:///….json`, or the URL of a decision in an OPA server.", None,
+    "INFERFLUX_OPA_ENDPOINT")
+OPA_TIMEOUT_S = Setting("guardrails.opa_timeout_s", seconds(0.01, 60), 1.0,
+    "How long an OPA server may take to decide.")
+GUARDRAILS_FAIL_OPEN = Setting("guardrails.fail_open", boolean(), False,
+    "Whether requests pass on which the policy gave no decision, and prompts of token ids; else they are refused.")
 POLICY_STORE = Setting("policy.store", optional(path()), None,
     "File with a copy of the stored policy, encrypted; without one in the broker it is taken from there. "
     "Empty: `<data-dir>/policy.store`.", None, "INFERFLUX_POLICY_STORE")

@@ -12,7 +12,9 @@ def require_scope(identity: Identity, scopes: frozenset[Scope]) -> None:
     if not scopes or any(scope in scopes for scope in identity.scopes):
         return
     wanted = " or ".join(f"'{scope}'" for scope in sorted(scopes))
-    raise ServingError(ErrorCode.INSUFFICIENT_SCOPE, f"This API key lacks the scope {wanted}, which this route needs.")
+    raise ServingError(
+        ErrorCode.INSUFFICIENT_SCOPE, f"This key or token lacks the scope {wanted}, which this route needs."
+    )
 
 
 def may_use_model(identity: Identity, model_id: str) -> bool:
@@ -23,7 +25,7 @@ def require_model(identity: Identity, model_id: str) -> None:
     """Raises ServingError (403) when no grant covers the model."""
     if not may_use_model(identity, model_id):
         raise ServingError(
-            ErrorCode.MODEL_NOT_ALLOWED, f"This API key may not use the model '{model_id}'.", param="model"
+            ErrorCode.MODEL_NOT_ALLOWED, f"This key or token may not use the model '{model_id}'.", param="model"
         )
 
 
@@ -33,6 +35,6 @@ def require_priority(identity: Identity, priority: PriorityClass, param: str) ->
     if priority.rank < ceiling.rank:
         raise ServingError(
             ErrorCode.PRIORITY_NOT_ALLOWED,
-            f"This API key may ask for priority '{ceiling}' at most, not '{priority}'.",
+            f"This key or token may ask for priority '{ceiling}' at most, not '{priority}'.",
             param=param,
         )

@@ -9,11 +9,13 @@ from producer.edge.departure import Departure
 from producer.edge.errors import RESUME
 from producer.edge.hold import Hold, hold_status
 from producer.edge.ids import resume_path
+from producer.edge.output_filter import make_filter
 from producer.edge.place import beyond_the_end, is_beyond
 from producer.edge.reader import Reader
 from producer.edge.services import Services
 from producer.edge.shapes import render_body
-from producer.edge.stream import collect_answers
+from producer.edge.stream import WholeAnswer
+from schemas.events import Cancelled
 
 
 async def answer(services: Services, call: Call, reader: Reader, departure: Departure) -> Response:
@@ -25,9 +27,10 @@ async def answer(services: Services, call: Call, reader: Reader, departure: Depa
     handed_over = False
     try:
         if not reader.stream:
-            hold = await hold_status(services, call, departure, lambda: call.is_settled, None)
+            whole = WholeAnswer(call, services.filters)
+            hold = await hold_status(services, call, departure, lambda: call.is_settled or whole.is_cut(), None)
             left = hold is Hold.LEFT
-            return _whole(services, call, reader, hold, headers)
+            return _whole(services, call, reader, hold, headers, whole)
         if not reader.queue_updates:
             hold = await hold_status(services, call, departure, lambda: call.has_output, services.config.status_hold_s)
             left = hold is Hold.LEFT
@@ -46,22 +49,27 @@ async def answer(services: Services, call: Call, reader: Reader, departure: Depa
             services.lifecycle.detach(call, left=left, on_disconnect=reader.on_disconnect)
 
 
-def _whole(services: Services, call: Call, reader: Reader, hold: Hold, headers: dict[str, str]) -> Response:
+def _whole(
+    services: Services, call: Call, reader: Reader, hold: Hold, headers: dict[str, str], whole: WholeAnswer
+) -> Response:
     _raise_instead(services, call, reader, hold)
-    if call.first_failure is not None:
+    if call.first_failure is not None and not whole.is_cut():
         _raise_failure(services, call)
     try:
-        answers = collect_answers(call, services.filters)
+        answers = whole.collect()
     finally:
         call.delivered = True
+    for part in call.open_parts():
+        services.lifecycle.end_part(part, Cancelled("filtered"))
     return Response(render_body(call.rendered_header(), answers), media_type="application/json", headers=headers)
 
 
 def _check_start(services: Services, call: Call, reader: Reader) -> None:
     if reader.start is None:
         return
+    is_filtered = make_filter(services.filters, call.identity, call.model) is not None
     for part, start in zip(call.parts, reader.start, strict=True):
-        if is_beyond(part.view.fold, start, bool(services.filters)):
+        if is_beyond(part.view.fold, start, is_filtered):
             raise beyond_the_end(part.view.fold.length)
 
 

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from producer.auth.oidc.resource import challenge
 from producer.config import EdgeConfig
 from producer.edge.body import UnreadBody
 from producer.edge.cors import Cors
@@ -44,7 +45,14 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
 
 async def on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return error_response(error, {"connection": "close"} if isinstance(error, UnreadBody) else None)
+    headers = {"connection": "close"} if isinstance(error, UnreadBody) else {}
+    policy = request.app.state.services.oidc.policy
+    if error.status == 401 and policy is not None:
+        is_bad_token = error.code in (ErrorCode.INVALID_TOKEN, ErrorCode.EXPIRED_TOKEN)
+        headers["www-authenticate"] = challenge(
+            policy, request.url.scheme, request.headers.get("host"), is_bad_token=is_bad_token
+        )
+    return error_response(error, headers)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ from producer.edge.directives import Directives, read_directives
 from producer.edge.parameters import check_parameters
 from producer.edge.plan import Plan
 from producer.edge.reader import Reader
-from producer.edge.resubmission import submit_what_is_not_begun
+from producer.edge.resubmission import has_to_begin, submit_what_is_not_begun
 from producer.edge.services import Services
 from producer.edge.submitter import Order, body_hash
 from producer.edge.translate import Limits
@@ -116,7 +116,10 @@ async def _join(request: Request, services: Services, asked: Asked) -> Call | No
         return None
     context_of(request).request_id = found.request_id
     try:
-        await submit_what_is_not_begun(found, asked.plan, services.queue)
+        if has_to_begin(found):
+            # The edge that admitted it is dead, and what it changed in the plan is known nowhere.
+            plan = await services.guardrails.check(identity_of(request), found.model, asked.plan)
+            await submit_what_is_not_begun(found, plan, services.queue)
     except BaseException:
         services.lifecycle.detach(found, left=False)
         raise

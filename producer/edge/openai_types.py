@@ -219,6 +219,17 @@ class Welcome(BaseModel):
     openapi: str
 
 
+class ProtectedResource(BaseModel):
+    """RFC 9728; `inferflux_` fields are what `inferctl login` asks the issuer with."""
+
+    resource: str
+    authorization_servers: list[str]
+    bearer_methods_supported: list[str]
+    scopes_supported: list[str]
+    inferflux_audience: str
+    inferflux_client_id: str | None
+
+
 class CancelledRequest(BaseModel):
     id: str
     object: Literal["request"]

@@ -90,7 +90,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
 def _all_errors(operation: Operation) -> list[ErrorCode]:
     errors = [*operation.errors, ErrorCode.INTERNAL]
     if operation.scopes:
-        errors += [ErrorCode.INVALID_API_KEY, ErrorCode.INSUFFICIENT_SCOPE]
+        errors += [
+            ErrorCode.INVALID_API_KEY,
+            ErrorCode.INVALID_TOKEN,
+            ErrorCode.EXPIRED_TOKEN,
+            ErrorCode.INSUFFICIENT_SCOPE,
+            ErrorCode.ISSUER_UNAVAILABLE,
+        ]
     return errors
 
 

@@ -31,7 +31,8 @@ class OutputFilter(Protocol):
         """Release what is held back: nothing follows token `index`."""
 
 
-FilterFactory = Callable[[Identity, str], OutputFilter]
+# None: nothing to filter for this identity and model.
+FilterFactory = Callable[[Identity, str], OutputFilter | None]
 
 
 class FilterChain:
@@ -63,4 +64,7 @@ class FilterChain:
 
 def make_filter(factories: Sequence[FilterFactory], identity: Identity, model: str) -> OutputFilter | None:
     """The chain for one choice; None when nothing filters, so that the plain path stays plain."""
-    return FilterChain([factory(identity, model) for factory in factories]) if factories else None
+    filters = [each for factory in factories if (each := factory(identity, model)) is not None]
+    if len(filters) == 1:
+        return filters[0]
+    return FilterChain(filters) if filters else None

@@ -4,9 +4,14 @@ import time
 from dataclasses import replace
 
 from broker.work_queue import WorkQueue
-from producer.edge.calls import Call
+from producer.edge.calls import Call, Part
 from producer.edge.plan import Plan
 from producer.edge.translate import requests_of
+
+
+def has_to_begin(call: Call) -> bool:
+    """Whether another edge's call has parts that no worker has ever claimed."""
+    return call.is_followed and any(_has_to_begin(part) for part in call.parts)
 
 
 async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue) -> None:
@@ -15,8 +20,6 @@ async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue) -> 
     They carry the message id of the first submission, so one that is queued already stays alone; a second copy would
     only find the end of the first. Raises ServingError.
     """
-    if not call.is_followed:
-        return
     deadline_s = time.time() + call.deadline_at - time.monotonic()
     requests = requests_of(
         plan,
@@ -28,5 +31,9 @@ async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue) -> 
         identity=call.identity,
     )
     for part, request in zip(call.parts, requests, strict=True):
-        if part.view.fold.started_seq == 0 and not part.is_over:
+        if _has_to_begin(part):
             part.seq = await queue.submit(replace(request, edge=part.edge))
+
+
+def _has_to_begin(part: Part) -> bool:
+    return part.view.fold.started_seq == 0 and not part.is_over

@@ -21,6 +21,7 @@ from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
 from producer.auth.api_keys import ApiKeys
 from producer.auth.authenticator import Authenticator
+from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
@@ -52,8 +53,10 @@ from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
 from producer.edge.waiting import Waiting
+from producer.guardrails.guardrails import Guardrails
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
+from producer.policy.errors import NoKeys
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
@@ -75,6 +78,7 @@ class Services:
     key_watch: KeyWatch
     authenticator: Authenticator
     audit: Audit
+    oidc: OidcVerifier
     metrics: EdgeMetrics
     drain: Drain
     calls: LiveCalls
@@ -89,6 +93,7 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
     limiter: Limiter
@@ -109,6 +114,7 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
             tasks = [
@@ -125,6 +131,7 @@ class Services:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
                 self.key_watch.close()
+                await self.oidc.close()
                 await self.background.close(_CLOSE_S)
                 await self.retention.close(_CLOSE_S)
 
@@ -151,9 +158,20 @@ async def open_services(
         await hub.start()
         stack.push_async_callback(hub.close)
         services = _build(config, connection, registry, hub, extra_stages, filters)
-        await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
+        stack.push_async_callback(services.guardrails.close)
+        await services.policy_store.start()
+        _require_callers(services)
         yield services
+
+
+def _require_callers(services: Services) -> None:
+    policy = services.policy.current
+    if not policy.file_keys and not services.policy_store.document.decides_on_keys and policy.oidc is None:
+        raise NoKeys(
+            f"no API key is configured, none is stored, and {services.config.host} is not a loopback host: "
+            "set auth.api_keys or INFERFLUX_API_KEYS"
+        )
 
 
 def _build(
@@ -171,7 +189,11 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    guardrails = Guardrails(metrics, background)
+    policy.on_change(guardrails.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
+    oidc = OidcVerifier(metrics.issuer_answered)
+    policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
     rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
     retry_after = RetryAfter(rates, waiting.num_edges)
@@ -208,8 +230,9 @@ def _build(
         lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
         keys=keys,
         key_watch=key_watch,
-        authenticator=Authenticator(keys),
         audit=audit,
+        authenticator=Authenticator(keys, (oidc,)),
+        oidc=oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
@@ -226,6 +249,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -233,11 +257,13 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
+            guardrails,
             *extra_stages,
             LiveWorker(demand),
             WithinLimits(limiter),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         limiter=limiter,
-        filters=filters,
+        # The last one: it sees what the client would.
+        filters=(*filters, guardrails.make_filter),
     )

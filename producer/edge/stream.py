@@ -5,6 +5,7 @@ gets larger chunks, not a growing queue. It can begin at any index, which is wha
 the same text behind each index, whatever was there when; only how it is cut into chunks differs.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from producer.edge.errors import error_of
 from producer.edge.output_filter import FilterFactory, OutputFilter, Released, make_filter
 from producer.edge.place import beyond_the_end, event_id, is_beyond
 from producer.edge.shapes import DONE, Answer, ChunkTemplates, add_usage
+from schemas.errors import ServingError
 from schemas.events import Cancelled, Failed, Finished, FinishReason, Usage
 from schemas.fold import Fold
 
@@ -54,6 +56,11 @@ class Choice:
     @property
     def index(self) -> int:
         return max(self.cursor, self._start) - 1 if self._end_index is None else self._end_index
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the filter has closed it."""
+        return self._is_cut
 
     @property
     def num_sent(self) -> int:
@@ -224,13 +231,39 @@ def make_choices(call: Call, filters: Sequence[FilterFactory], starts: Sequence[
     ]
 
 
+class WholeAnswer:
+    """One reader of a call who wants all of it at once."""
+
+    def __init__(self, call: Call, filters: Sequence[FilterFactory] = ()) -> None:
+        self._choices = make_choices(call, filters, [0] * len(call.parts))
+        self._texts = [""] * len(self._choices)
+
+    def is_cut(self) -> bool:
+        """Whether a filter has closed what is still open of it: the rest need not be waited for."""
+        for place, choice in enumerate(self._choices):
+            if choice.filter is not None and choice.is_behind:
+                with contextlib.suppress(ServingError):  # raised again when the answer is collected
+                    self._take(place)
+        return any(choice.is_cut for choice in self._choices) and all(
+            choice.is_over or isinstance(choice.part.view.fold.terminal, Finished) for choice in self._choices
+        )
+
+    def collect(self) -> list[Answer]:
+        """The answers, once all are over or cut. Raises ServingError when one of the parts failed."""
+        answers = []
+        for place, choice in enumerate(self._choices):
+            if not choice.is_over:
+                self._take(place)
+            terminal = choice.part.view.fold.terminal
+            if not choice.is_over and isinstance(terminal, Failed | Cancelled):
+                raise error_of(terminal)
+            answers.append(Answer(self._texts[place], choice.reason, choice.usage))
+        return answers
+
+    def _take(self, place: int) -> None:
+        self._texts[place] += "".join(chunk.text for chunk in self._choices[place].take())
+
+
 def collect_answers(call: Call, filters: Sequence[FilterFactory] = ()) -> list[Answer]:
     """The answers of a call that is over. Raises ServingError when any of its parts failed."""
-    answers = []
-    for choice in make_choices(call, filters, [0] * len(call.parts)):
-        text = "".join(chunk.text for chunk in choice.take())
-        terminal = choice.part.view.fold.terminal
-        if not choice.is_over and isinstance(terminal, Failed | Cancelled):
-            raise error_of(terminal)
-        answers.append(Answer(text, choice.reason, choice.usage))
-    return answers
+    return WholeAnswer(call, filters).collect()

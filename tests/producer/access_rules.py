@@ -34,6 +34,7 @@ _RULES = {
     ("GET", "/readyz"): _ANYBODY,
     ("GET", "/version"): _ANYBODY,
     ("GET", "/openapi.json"): _ANYBODY,
+    ("GET", "/.well-known/oauth-protected-resource"): _ANYBODY,
     ("GET", "/metrics"): Rule(frozenset({"read"})),
     ("GET", "/v1/models"): Rule(_READERS),
     ("GET", "/v1/models/{id:path}"): Rule(_READERS, names_model=True),

@@ -34,7 +34,8 @@ def test_every_route_has_an_operation() -> None:
 
 def test_only_the_listed_routes_answer_without_a_key() -> None:
     public = {route.path for route in ROUTES if not route.handler.operation.scopes}
-    assert public == {"/healthz", "/health", "/livez", "/readyz", "/version", "/openapi.json", "/"}
+    about = {"/version", "/openapi.json", "/.well-known/oauth-protected-resource", "/"}
+    assert public == {"/healthz", "/health", "/livez", "/readyz", *about}
 
 
 def test_the_router_serves_the_table_and_nothing_else() -> None:

@@ -102,6 +102,11 @@ def test_nothing_listens(run: Run) -> None:
     )
 
 
+def test_there_is_no_login_where_only_keys_are_taken(run: Run) -> None:
+    done = run("login")
+    assert (done.returncode, "API keys only" in done.stderr) == (1, True)
+
+
 def test_bus_env_is_a_context_of_the_nats_command_line(run: Run, stack: Stack) -> None:
     context = json.loads(run("bus", "env", "--data-dir", str(stack.data_dir)).stdout)
     assert context["url"] == stack.run["nats"]["url"]

@@ -1,0 +1,1 @@
+"""Logging in at the issuer that a server trusts, from a terminal."""

@@ -1,0 +1,1 @@
+"""What neither prompts nor answers may hold, and the policy that decides on requests."""
