@@ -179,34 +179,35 @@ async def test_what_a_killed_edge_held_comes_back(edges: Edges, report: Report) 
     try:
         async with httpx2.AsyncClient(timeout=60, trust_env=False, headers=headers) as http:
             async with asyncio.TaskGroup() as group:
+                begun: asyncio.Queue[int] = asyncio.Queue()
                 for _ in range(3):
-                    group.create_task(_read_until_broken(http, f"{victim.url}/v1/completions", body))
+                    group.create_task(_read_until_broken(http, f"{victim.url}/v1/completions", body, begun))
+                assert [await begun.get() for _ in range(3)] == [200] * 3
 
                 async def ask() -> int:
                     short = {**body, "max_tokens": 1, "stream": False}
                     return (await http.post(f"{edges.one.url}/v1/completions", json=short)).status_code
 
-                async def is_full() -> bool:
-                    return await ask() == 429
-
                 async def is_free() -> bool:
                     return await ask() == 200
 
-                await until_true(is_full)
+                assert await ask() == 429
                 victim.kill()
                 killed_at = time.monotonic()
                 await until_true(is_free, every_s=0.05)
                 report("holds of a killed edge are back after, s", round(time.monotonic() - killed_at, 2))
             # All of them: three at once.
-            assert [await ask() for _ in range(3)] == [200] * 3
+            assert await asyncio.gather(*(ask() for _ in range(3))) == [200] * 3
     finally:
         victim.stop()
 
 
-async def _read_until_broken(http: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> None:
+async def _read_until_broken(
+    http: httpx2.AsyncClient, url: str, body: dict[str, Any], begun: asyncio.Queue[int]
+) -> None:
     try:
         async with http.stream("POST", url, json=body) as answer:
-            assert answer.status_code == 200
+            begun.put_nowait(answer.status_code)
             async for _ in answer.aiter_bytes():
                 pass
     except httpx2.TransportError:
