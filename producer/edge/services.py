@@ -210,7 +210,13 @@ def _build(
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
     limiter = Limiter(
-        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+        connection,
+        config.edge_id,
+        keys.owner_of,
+        background,
+        rates.service_s,
+        metrics.rate_limited.inc,
+        window_s=config.limit_window_s,
     )
     policy.on_change(limiter.learn)
     return Services(
@@ -254,7 +260,7 @@ def _build(
             guardrails,
             *extra_stages,
             LiveWorker(demand),
-            WithinLimits(limiter, metrics),
+            WithinLimits(limiter),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         limiter=limiter,

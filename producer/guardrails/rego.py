@@ -37,7 +37,8 @@ class RegoPolicy:
         except BaseException as error:
             raise InvalidGuardrails("opa_endpoint", f"{name}{_why(error)}") from None
         for builtin in _ABSENT:
-            if re.search(rf"\bBuiltinCall\b.*\b{re.escape(builtin)}\b", program.generate_listing()):
+            call = rf"^\d+:\s+BuiltinCall\s+r\d+ ← {re.escape(builtin)}\("
+            if re.search(call, program.generate_listing(), re.M):
                 raise InvalidGuardrails("opa_endpoint", f"{name}: {builtin} is not available here")
         try:
             self._machine.set_data_json(data)
