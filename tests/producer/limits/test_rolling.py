@@ -171,3 +171,12 @@ def test_steady_traffic_below_the_limit_is_never_refused() -> None:
         fleet.ask(Asked(number * 10.8 / 40, number, 1, 1, 0), settles=False)
     fleet.simulation.run()
     assert fleet.refused == []
+
+
+def test_an_addition_that_arrives_after_its_bucket_was_read_does_not_count_there() -> None:
+    fleet = Fleet(2, lambda: 0.2 if fleet.simulation.now < 1_000_000.6 else 0.0005, [0.0, 0.0])
+    fleet.ask(Asked(0.499, 0, 1, 1, 0), settles=False)  # arrives 0.2 s after the end of its bucket
+    fleet.ask(Asked(0.66, 1, 1, 1, 0), settles=False)  # has read that bucket by then, and keeps what it read
+    fleet.ask(Asked(0.95, 1, 1, 1, 0), settles=False)
+    fleet.simulation.run()
+    assert len(fleet.admitted) == 2
