@@ -44,8 +44,8 @@ async def put(edge: Edge, **change: Any) -> dict[str, Any]:
 
 async def messages(broker: Broker) -> int:
     """How many requests ever entered the queue."""
-    info = await broker.topology.js.stream_info(STREAM_REQUESTS)
-    return int(info.state.last_seq)
+    info = await broker.topology.api(f"STREAM.INFO.{STREAM_REQUESTS}")
+    return int(info["state"]["last_seq"])
 
 
 def error_of(answer: Any) -> tuple[int, str, str | None]:
