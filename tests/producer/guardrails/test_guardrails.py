@@ -70,7 +70,7 @@ def error_of(answer: Any) -> tuple[int, str, str | None]:
         ),
         ("/v1/chat/completions", {"messages": [{"role": "user", "name": WORD, "content": "hello"}]}, "messages"),
         ("/v1/completions", {"prompt": ["fine", "call 555-1234"]}, "prompt"),
-        ("/v1/completions", {"prompt": "x" * 30_000 + f" {WORD}"}, "prompt"),
+        ("/v1/completions", {"prompt": ["x" * 9000, "y" * 9000, "z" * 9000 + f" {WORD}"]}, "prompt"),
     ],
 )
 async def test_a_forbidden_prompt_is_refused_and_nothing_of_it_goes_anywhere(
