@@ -17,7 +17,7 @@ _PAGE_BYTES = 2 << 20
 
 
 class AuditStream:
-    """Role edge. A message is a block of records; what stands in it is the writer's business."""
+    """A message is a block of records; what is in it is its writer's business. Role edge; topology reads, and trims."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -71,6 +71,14 @@ class AuditStream:
         # Any replica may have answered, also one that lacks the newest; the leader knows.
         record = await get_record(self._connection, STREAM_AUDIT, {"seq": start, "next_by_subj": subject})
         return [record] if record is not None and record.seq <= through else []
+
+    async def trim(self, before: int) -> int:
+        """Remove the blocks before a sequence for good; how many there were. Role topology, and no other.
+
+        Raises ApiError, BrokerTimeout, NoResponders.
+        """
+        answer = await self._connection.api(f"STREAM.PURGE.{STREAM_AUDIT}", {"seq": before})
+        return int(answer["purged"])
 
     async def _collect(self, query: dict[str, object]) -> list[Record]:
         try:

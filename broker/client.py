@@ -27,6 +27,15 @@ class Client(LibraryClient):
             raise NoTls
         return super()._connect_command()
 
+    async def _process_connect_init(self) -> None:
+        """The library leaves a connection that was refused to the garbage collector."""
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
     async def _process_err(self, err_msg: str) -> None:
         """A login that holds no more: there may be a new one, which the next attempt takes."""
         if _REFUSED in err_msg.lower() and not self.is_connecting:

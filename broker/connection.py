@@ -83,6 +83,7 @@ class Connection:
         self._shut_out_since: float | None = None
         self._refusal: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
         self._last_error = "no answer"
+        self._has_begun = False
         self._closing = False
         self.reconnects = 0
         self.num_refused = 0
@@ -257,13 +258,17 @@ class Connection:
         self._disconnected()
         for task in list(self._tasks):
             task.cancel()
+        if not self._has_begun:
+            return
         await self._client.close()
         reconnecting = self._client._reconnection_task
         if reconnecting is not None:
             await _cancel_for_sure(reconnecting)
 
     async def _connect(self, timeout_s: float) -> None:
-        connecting = asyncio.create_task(self._client.connect(**self._options()))
+        options = self._options()
+        self._has_begun = True
+        connecting = asyncio.create_task(self._client.connect(**options))
         waited: set[asyncio.Future[Any]] = {connecting, self._refusal}
         await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():

@@ -65,6 +65,11 @@ def find_login(credentials: Path, role: Role, tenant: str | None = None) -> Logi
     return _parse(text, path)
 
 
+def new_password() -> str:
+    """It begins with a letter: nats-server reads a variable that looks like a number as one."""
+    return f"p{secrets.token_urlsafe(24)}"
+
+
 def write_login(path: Path, login: Login) -> None:
     write_private(path, f"user: {login.user}\npassword: {login.password}\n")
 
@@ -82,7 +87,7 @@ def _read_or_create(path: Path, user: User) -> Login:
     if path.exists():
         path.chmod(0o600)
         return _parse(path.read_text(), path)
-    login = Login(user.name, secrets.token_urlsafe(24))
+    login = Login(user.name, new_password())
     write_login(path, login)
     return login
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from broker.connection import Connection
+from broker.errors import StreamFull
 from broker.inbox import status
 from broker.outcomes import Expect
 from broker.reader import JournalReader, StartAt
@@ -67,8 +68,17 @@ class PolicyBucket:
         StreamFull, PayloadTooLarge.
         """
         headers = {"Nats-Rollup": "sub"} if drop_history else None
+        try:
+            seq = await self._put(data, expect_seq, headers)
+        except StreamFull:
+            # Rather without earlier versions than without this one, which may revoke a key.
+            await self._connection.api(f"STREAM.PURGE.{_STREAM}", {"filter": _SUBJECT, "keep": 1})
+            seq = await self._put(data, expect_seq, headers)
+        await self.wait_for(seq)
+        return seq
+
+    async def _put(self, data: bytes, expect_seq: int, headers: dict[str, str] | None) -> int:
         ack = await self._connection.publish_acked(_SUBJECT, data, headers=headers, expect=Expect(expect_seq))
-        await self.wait_for(ack.seq)
         return ack.seq
 
     async def wait_for(self, seq: int, timeout_s: float = 1.0) -> bool:

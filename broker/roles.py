@@ -144,6 +144,7 @@ _PERMISSIONS = {
             # Rules, counters over all edges, and the record of who did what, which nobody can change.
             f"$KV.{BUCKET_POLICY}.>",
             *_watch(BUCKET_POLICY),
+            f"$JS.API.STREAM.PURGE.{bucket_stream(BUCKET_POLICY)}",
             f"$JS.API.STREAM.MSG.GET.{bucket_stream(BUCKET_POLICY)}",
             f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_POLICY)}",
             f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_POLICY)}.>",

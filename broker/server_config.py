@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from broker.credentials import Login
-from broker.roles import User, permissions
+from broker.roles import FIXED_USERS, User, permissions
 
 MAX_PAYLOAD_BYTES = 8 << 20
 MAX_MEMORY_BYTES = 256 << 20
@@ -73,6 +73,19 @@ def render_users(logins: Iterable[tuple[User, Login]]) -> str:
 def render_account(logins: Iterable[tuple[User, Login]]) -> str:
     """The account whole, for a server of which nothing else is ours."""
     return f"accounts {{ INFERFLUX: {{ jetstream: enabled, {render_users(logins)}}} }}\n"
+
+
+def render_account_for_variables() -> str:
+    """The same for all deployments: passwords come from the server's environment. Without tenants, who differ."""
+    logins = [(user, Login(user.name, password_variable(user))) for user in FIXED_USERS]
+    text = render_account(logins)
+    for _, login in logins:
+        text = text.replace(json.dumps(login.password), f"${login.password}")
+    return text
+
+
+def password_variable(user: User) -> str:
+    return f"NATS_PASSWORD_{user.name.upper().replace('-', '_')}"
 
 
 def _user(user: User, login: Login) -> str:

@@ -61,6 +61,17 @@ class Client:
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return self.json_of(self._send("PUT", path, body))
 
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON body of the answer to any method. Raises Failure with the server's message."""
+        return self.json_of(self._send(method, path, body))
+
+    def post_for_bytes(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """The bytes of the answer to a POST. Raises Failure with the server's message."""
+        response = self._send("POST", path, body)
+        if not response.is_success:
+            raise self._name(response)
+        return response.content
+
     def upload(self, path: str, chunks: Iterable[bytes]) -> Any:
         """Send bytes as they come; the JSON body of the answer. Raises Failure with the server's message."""
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ops.doctor.check import Check
 from ops.errors import CommandError
 from ops.loopback import DEV_KEY
-from ops.serving.keys import effective_keys
+from ops.serving.keys import effective_keys, require_keys
 from ops.serving.machine import Machine
 from ops.serving.plan import plan_models
 from ops.settings.settings import Settings
@@ -31,13 +31,16 @@ def check_place(settings: Settings, machine: Machine) -> list[Check]:
 
 def _keys(settings: Settings) -> Check:
     try:
-        keys = effective_keys(settings)
+        require_keys(settings)
     except CommandError as error:
         return Check("API keys", False, str(error), "export INFERFLUX_API_KEYS=$(openssl rand -hex 24)")
+    keys = effective_keys(settings)
     if settings.auth.oidc is not None:
         return Check("API keys", True, f"{len(keys)} configured, and tokens of {settings.auth.oidc.issuer}")
     if settings.auth.api_keys:
         return Check("API keys", True, f"{len(keys)} configured")
+    if not keys:
+        return Check("API keys", True, "none configured: only those of the stored policy, if there is one")
     return Check("API keys", True, f"none configured: {DEV_KEY}, on loopback only")
 
 

@@ -32,9 +32,7 @@ log = logging.getLogger("inferflux.edge")
 
 
 def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
-    """Raises CannotStart: no API key on a host that others can reach, guardrails that cannot be used, or a pepper or an
-    audit log that cannot be kept.
-    """
+    """Raises CannotStart: guardrails that cannot be used; the pepper or the audit log cannot be kept."""
     server = settings.server
     if server.tls is None and not is_loopback(server.host):
         log.warning(

@@ -15,22 +15,31 @@ PEPPER_BYTES = 32
 def effective_keys(settings: Settings) -> tuple[ApiKey, ...]:
     """The configured keys; on a loopback host, where there is neither one nor an issuer of tokens, the well-known one
     with all scopes.
-
-    Raises CannotStart: none of these, and the host can be reached from elsewhere.
     """
     if settings.auth.api_keys or settings.auth.oidc is not None:
         return settings.auth.api_keys
     if not is_loopback(settings.server.host):
+        return ()
+    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev", is_default=True),)
+
+
+def require_keys(settings: Settings) -> None:
+    """Raises CannotStart: nobody could call, since no key or issuer is configured, others can reach the host, and there
+    is nothing yet that could hold a policy with keys. Else the edge decides, which sees the policy.
+    """
+    if effective_keys(settings) or settings.auth.oidc is not None or settings.nats.url is not None:
+        return
+    store = settings.policy.store or settings.data_dir / "policy.store"
+    if not store.exists() and not (settings.data_dir / "nats").exists():
         raise CannotStart(
             f"no API key is configured and {settings.server.host} is not a loopback host: "
             "set auth.api_keys, INFERFLUX_API_KEYS or auth.oidc"
         )
-    return (ApiKey(DEV_KEY, scopes=("generate", "read", "admin"), name="dev", is_default=True),)
 
 
-def shown_key(settings: Settings) -> str:
-    """What a printed example may use: the well-known key, never a configured one."""
-    return "$INFERCTL_API_KEY" if settings.auth.api_keys or settings.auth.oidc is not None else DEV_KEY
+def shown_key(*, takes_default_key: bool) -> str:
+    """What a printed example may use: the well-known key where the edge takes it, never another."""
+    return DEV_KEY if takes_default_key else "$INFERCTL_API_KEY"
 
 
 def read_pepper(settings: Settings) -> bytes:

@@ -142,7 +142,7 @@ class Up:
     def _say_ready(self) -> None:
         block = ready_block(
             edge_url=self._edge_url(),
-            key=shown_key(self._settings),
+            key=shown_key(takes_default_key=self._takes_default_key()),
             broker_url=bare_url(self._broker_url),
             workers=self._workers.facts,
             unserved=self._workers.unserved,
@@ -155,6 +155,9 @@ class Up:
         return self._settings.workers > 0 and not any(
             model.settings.default and model.settings.id in unserved for model in self._plan
         )
+
+    def _takes_default_key(self) -> bool:
+        return self._edge is not None and self._edge.facts is not None and bool(self._edge.facts["default_key"])
 
     def _edge_url(self) -> str | None:
         return self._edge.facts["url"] if self._edge is not None and self._edge.facts is not None else None

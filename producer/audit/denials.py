@@ -65,7 +65,9 @@ class Denials:
         for more in told.values():
             if more.count:
                 facts = {"count": more.count, "since": round(more.since, 3), "until": round(more.until, 3)}
-                self._note(replace(more.event, request_id="", details={**more.event.details, **facts}))
+                # Of many, neither the request nor what was asked for is one.
+                event = replace(more.event, target="", request_id="")
+                self._note(replace(event, details={**event.details, **facts}))
 
     async def run(self) -> None:
         """Until cancelled."""

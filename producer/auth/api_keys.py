@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import math
 import time
+from bisect import bisect_right
 from typing import NamedTuple
 
 from producer.config import KeySpec, Scope
@@ -29,6 +30,7 @@ class ApiKeys:
     def __init__(self, pepper: bytes) -> None:
         self._pepper = pepper
         self._known: dict[bytes, _Known] = {}
+        self._expiries: list[float] = []
 
     def learn(self, policy: EffectivePolicy) -> None:
         """From now on these keys hold and no others."""
@@ -37,6 +39,7 @@ class ApiKeys:
             known += _of_store(key)
         # Only a part of the digest leads to the entry; the whole of it is compared in constant time.
         self._known = {each.digest[:8]: each for each in known if each.digest.hex() not in policy.revoked}
+        self._expiries = sorted(each.until for each in self._known.values() if each.until < math.inf)
 
     def identify(self, secret: str) -> Identity | None:
         """The identity of a presented key; None when nobody has it. Time does not depend on how much of it is right.
@@ -58,9 +61,8 @@ class ApiKeys:
 
     def next_expiry(self) -> float | None:
         """Unix time when the next of the keys expires that hold now; None when none ever does."""
-        now = time.time()
-        times = [known.until for known in self._known.values() if now < known.until < math.inf]
-        return min(times, default=None)
+        place = bisect_right(self._expiries, time.time())
+        return self._expiries[place] if place < len(self._expiries) else None
 
     @property
     def pepper_check(self) -> str:

@@ -49,7 +49,9 @@ async def on_serving_error(request: Request, error: Exception) -> Response:
     policy = request.app.state.services.oidc.policy
     if error.status == 401 and policy is not None:
         is_bad_token = error.code in (ErrorCode.INVALID_TOKEN, ErrorCode.EXPIRED_TOKEN)
-        headers["www-authenticate"] = challenge(policy, request.headers.get("host"), is_bad_token=is_bad_token)
+        headers["www-authenticate"] = challenge(
+            policy, request.url.scheme, request.headers.get("host"), is_bad_token=is_bad_token
+        )
     return error_response(error, headers)
 
 

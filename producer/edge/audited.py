@@ -29,7 +29,8 @@ def note_denied_access(audit: Audit, request: Request, error: ServingError) -> N
     identity = context_of(request).identity
     event = AuditEvent(
         action="auth.fail" if identity is None else "access.deny",
-        outcome=Outcome.DENIED,
+        # Or nobody could tell who it is: a provider of identities is away.
+        outcome=Outcome.DENIED if is_denial(error) else Outcome.FAILED,
         actor=identity.owner if identity is not None else "",
         tenant=identity.tenant if identity is not None else "",
         target=f"{request.method} {_route_path(request)}",

@@ -108,7 +108,7 @@ class Call:
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
     here for a reader who may come back. `prompt_facts` are what the audit says of the prompt. `key_digest` is of
     the API key that it was made with, if any; `is_revoked`: that holds no longer. `bill` settles what the call has
-    taken from its limits; it may be called again.
+    taken from its limits, None once it did.
     """
 
     header: Header

@@ -12,8 +12,13 @@ def settle_at_end(charge: Charge, call: Call, views: Sequence[JournalView], prom
     """End the charge with the call. Views and `prompt_tokens`, the estimates that were reserved, are by part."""
 
     def bill() -> None:
-        if call.is_over or call.failure is not None:
-            charge.end(sum(map(tokens_of, call.parts, prompt_tokens)))
+        if call.bill is None or not (call.is_over or call.failure is not None):
+            return
+        call.bill = None
+        charge.end(sum(map(tokens_of, call.parts, prompt_tokens)))
+        for part, estimated in zip(call.parts, prompt_tokens, strict=True):
+            if isinstance(end := part.view.fold.terminal, Finished):
+                charge.facts.note_size(estimated, end.usage.prompt_tokens)
 
     call.bill = bill
     for view in views:

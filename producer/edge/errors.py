@@ -19,7 +19,6 @@ _NEVER_RETRY = frozenset(
         ErrorCode.POISONED,
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.IDEMPOTENCY_MISMATCH,
-        ErrorCode.BUDGET_EXCEEDED,
     }
 )
 _MAX_MESSAGE = 1000

@@ -129,10 +129,16 @@ async def _join(request: Request, services: Services, asked: Asked) -> Call | No
 async def _submit(request: Request, services: Services, asked: Asked) -> Call:
     admission = Admission(identity_of(request), asked.plan)
     try:
-        await admit(admission, services.stages)
+        call = await _admit_and_submit(request, services, asked, admission)
     finally:
         if admission.charge is not None:
             context_of(request).limits = admission.charge.headers()
+    remember_prompt(services.audit, call, asked.plan)
+    return call
+
+
+async def _admit_and_submit(request: Request, services: Services, asked: Asked, admission: Admission) -> Call:
+    await admit(admission, services.stages)
     order = Order(
         request_id=context_of(request).request_id,
         timeout_s=_timeout_s(asked, services.config.request_timeout_s),
@@ -142,9 +148,7 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
         traceparent=asked.directives.traceparent,
         journaled=asked.directives.journaled,
     )
-    call = await services.submitter.submit(admission, order)
-    remember_prompt(services.audit, call, asked.plan)
-    return call
+    return await services.submitter.submit(admission, order)
 
 
 def _timeout_s(asked: Asked, default_s: float) -> float:

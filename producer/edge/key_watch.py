@@ -19,6 +19,7 @@ class KeyWatch:
         self._calls = calls
         self._lifecycle = lifecycle
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def follow(self, call: Call, key_digest: bytes | None) -> None:
         """From now on the call lives no longer than the key it was made with; None when it was made with none."""
@@ -29,6 +30,7 @@ class KeyWatch:
 
     def look(self) -> None:
         """End the calls whose keys hold no longer."""
+        self.close()
         for call in self._calls:
             self._check(call)
         self._set_timer()
@@ -43,9 +45,13 @@ class KeyWatch:
             self._lifecycle.revoke(call)
 
     def _set_timer(self) -> None:
-        self.close()
         expiry = self._keys.next_expiry()
-        if expiry is not None and len(self._calls):
-            # A moment later, so that it has expired by then whatever the rounding.
-            delay_s = min(max(expiry - time.time(), 0.0) + 0.01, _LONGEST_SLEEP_S)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self.look)
+        if expiry is None or not len(self._calls):
+            return
+        # A moment later, so that it has expired by then whatever the rounding.
+        delay_s = min(max(expiry - time.time(), 0.0) + 0.01, _LONGEST_SLEEP_S)
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop.time() + delay_s < self._due:
+            self.close()
+            self._due = loop.time() + delay_s
+            self._timer = loop.call_later(delay_s, self.look)

@@ -1,8 +1,35 @@
 """Bodies and answers of /v1/admin/policy."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr
+
+Passphrase = Annotated[SecretStr, Field(min_length=12, max_length=1024)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rollback(_Body):
+    version: Annotated[int, Field(ge=1, strict=True)]
+
+
+class Reset(_Body):
+    section: Literal["limits", "guardrails", "oidc", "routing"]
+
+
+class ExportPolicy(_Body):
+    passphrase: Passphrase | None = Field(None, description="null: encrypted as it is in the broker.")
+
+
+class ImportPolicy(_Body):
+    document: Base64Bytes = Field(description="What an export gave.")
+    passphrase: SecretStr | None = Field(None, description="That of the export; null: that of the store.")
+
+
+class RotatePassphrase(_Body):
+    passphrase: Passphrase
 
 
 class KeyCounts(BaseModel):
@@ -27,3 +54,19 @@ class PolicyView(BaseModel):
     fault: str | None = Field(description="Why the newest version is not used and nothing can be changed here.")
     api_keys: KeyCounts
     sections: dict[str, SectionView]
+
+
+class VersionView(BaseModel):
+    object: Literal["policy.version"] = "policy.version"
+    version: int | None = Field(description="null: it cannot be read, see fault.")
+    changed_at: int
+    changed_by: str | None
+    action: str | None
+    target: str | None
+    is_current: bool
+    fault: str | None
+
+
+class VersionList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[VersionView]

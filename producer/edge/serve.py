@@ -46,11 +46,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class EdgeAddress(NamedTuple):
-    """Where a running edge listens."""
+    """Where a running edge listens, and whether the well-known key of a fresh installation opens it."""
 
     url: str
     port: int
     metrics_url: str
+    takes_default_key: bool = False
 
 
 async def run_edge(
@@ -66,8 +67,8 @@ async def run_edge(
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
     `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken or
-    TlsUnusable before anything else is done, and BrokerUnavailable or BrokerUnsuitable, also later when the broker
-    shuts this edge out.
+    TlsUnusable before anything else is done, PolicyError before any request is taken, and BrokerUnavailable or
+    BrokerUnsuitable, also later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
     tls = FollowingTls(config.tls) if config.tls is not None else None
@@ -90,7 +91,12 @@ async def run_edge(
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
                 scheme = "http" if tls is None else "https"
-                address = EdgeAddress(_url(config.host, sockets, scheme), port_of(sockets[0]), metrics_url)
+                address = EdgeAddress(
+                    _url(config.host, sockets, scheme),
+                    port_of(sockets[0]),
+                    metrics_url,
+                    any(key.is_default for key in services.policy.current.file_keys),
+                )
                 _log.info("edge listens", url=address.url, edge=config.edge_id)
                 if on_ready is not None:
                     on_ready(address)

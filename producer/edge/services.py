@@ -56,6 +56,7 @@ from producer.edge.waiting import Waiting
 from producer.guardrails.guardrails import Guardrails
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
+from producer.policy.errors import NoKeys
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
@@ -157,10 +158,20 @@ async def open_services(
         await hub.start()
         stack.push_async_callback(hub.close)
         services = _build(config, connection, registry, hub, extra_stages, filters)
-        await services.policy_store.start()
         stack.push_async_callback(services.policy_store.close)
         stack.push_async_callback(services.guardrails.close)
+        await services.policy_store.start()
+        _require_callers(services)
         yield services
+
+
+def _require_callers(services: Services) -> None:
+    policy = services.policy.current
+    if not policy.file_keys and not services.policy_store.document.decides_on_keys and policy.oidc is None:
+        raise NoKeys(
+            f"no API key is configured, none is stored, and {services.config.host} is not a loopback host: "
+            "set auth.api_keys or INFERFLUX_API_KEYS"
+        )
 
 
 def _build(
@@ -199,7 +210,13 @@ def _build(
     holders = Holders(registry, control)
     strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
     limiter = Limiter(
-        connection, config.edge_id, keys.owner_of, background, rates.service_s, window_s=config.limit_window_s
+        connection,
+        config.edge_id,
+        keys.owner_of,
+        background,
+        rates.service_s,
+        metrics.rate_limited.inc,
+        window_s=config.limit_window_s,
     )
     policy.on_change(limiter.learn)
     return Services(
@@ -243,7 +260,7 @@ def _build(
             guardrails,
             *extra_stages,
             LiveWorker(demand),
-            WithinLimits(limiter, metrics),
+            WithinLimits(limiter),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         limiter=limiter,

@@ -22,6 +22,7 @@ from producer.edge.retry_after import Line, RetryAfter
 from producer.edge.shapes import Header
 from producer.edge.translate import requests_of
 from producer.edge.waiting import Ticket
+from producer.limits.charge import Charge
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, GenerateRequest
@@ -102,7 +103,7 @@ class Submitter:
         if admission.charge is not None:
             settle_at_end(admission.charge, call, views, admission.prompt_tokens)
         try:
-            await self._publish(call, order, requests)
+            await self._publish(call, order, requests, admission.charge)
         except BaseException as error:
             self._abandon(call, error)
             if isinstance(error, BrokerError):
@@ -129,12 +130,14 @@ class Submitter:
             is_journaled=order.journaled,
         )
 
-    async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest]) -> None:
+    async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest], charge: Charge | None) -> None:
         for index, (part, request) in enumerate(zip(call.parts, requests, strict=True)):
             part.is_accepted = True
             await self._hub.accept(_accepted(call, request, index))
             if index == 0 and order.idempotency_key is not None and not await self._is_first(call.request_id):
                 raise Superseded
+            if index == 0 and charge is not None:
+                await charge.decided()
             part.is_sent = True
             try:
                 part.seq = await self._queue.submit(request)

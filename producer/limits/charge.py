@@ -33,18 +33,44 @@ class Item:
     entry: Entry
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the limiter knows of a call's model, and wants to know. `service_s` is how long a request of it runs;
+    `note_size` hears what a prompt was estimated at and came to; `note_refusal` that a limit was met.
+    """
+
+    service_s: Callable[[], float]
+    note_size: Callable[[int, int], None]
+    note_refusal: Callable[[], None]
+
+
 class Charge:
     """Taken once, then given back or ended, once; whatever comes later is ignored."""
 
-    def __init__(self, items: Iterable[Item], background: Background, service_s: Callable[[], float]) -> None:
+    def __init__(self, items: Iterable[Item], background: Background, facts: Facts) -> None:
         self._items = list(items)
         self._background = background
-        self._service_s = service_s
+        self.facts = facts
         self._standings: list[tuple[Item, Standing]] = []
         self._taken: list[Entry] = []
+        self._taking: asyncio.Task[None] | None = None
 
-    async def take(self) -> None:
-        """Raises ServingError (rate_limited, budget_exceeded, broker_unavailable), and then nothing is held."""
+    async def begin(self) -> None:
+        """Take it, or only begin to where there most probably is room. Raises as `decided` does."""
+        if all(item.entry.has_room(item.limit) for item in self._items):
+            self._taking = asyncio.create_task(self._take(), name="take from limits")
+        else:
+            await self._take()
+
+    async def decided(self) -> None:
+        """Wait until it is taken. The call must not be queued before.
+
+        Raises ServingError (rate_limited, budget_exceeded, broker_unavailable), and then nothing is held.
+        """
+        if self._taking is not None:
+            await self._taking
+
+    async def _take(self) -> None:
         results = await self._try_all()
         refusals = [
             Refusal(item.rule, item.kind, item.amount, item.limit, result)
@@ -54,16 +80,17 @@ class Charge:
         failures = [result for result in results if isinstance(result, BaseException) and not isinstance(result, Full)]
         if not refusals and not failures:
             return
-        self.give_back()
+        self._settle_taken(_undo)
         if refusals:
-            raise refused(refusals, self._service_s())
+            self.facts.note_refusal()
+            raise refused(refusals, self.facts.service_s())
         if isinstance(failures[0], BrokerError):
             raise not_counted(failures[0]) from failures[0]
         raise failures[0]
 
     def give_back(self) -> None:
         """The call was not queued."""
-        self._finish(lambda entry: entry.undo())
+        self._finish(_undo)
 
     def end(self, num_tokens: int) -> None:
         """The call is over, and came to so many tokens, prompt and answer."""
@@ -98,9 +125,28 @@ class Charge:
         return None
 
     def _finish(self, how: Callable[[Entry], Awaitable[None]]) -> None:
+        if self._taking is None or self._taking.done():
+            self._settle_taken(how)
+        else:
+            # Refused by something else meanwhile.
+            self._taking.add_done_callback(lambda _: self._settle_taken(how))
+        if self._taking is not None:
+            self._taking.add_done_callback(_look_at)
+
+    def _settle_taken(self, how: Callable[[Entry], Awaitable[None]]) -> None:
         taken, self._taken = self._taken, []
         if taken:
             self._background.spawn(_each(taken, how), "settle limits")
+
+
+async def _undo(entry: Entry) -> None:
+    await entry.undo()
+
+
+def _look_at(taking: asyncio.Task[None]) -> None:
+    """Nobody waits for it any more: its failure is none."""
+    if not taking.cancelled():
+        taking.exception()
 
 
 async def _each(entries: list[Entry], how: Callable[[Entry], Awaitable[None]]) -> None:

@@ -1,6 +1,6 @@
 """At most N in a day of UTC, over any number of edges."""
 
-from producer.limits.store import Clock, Full, Row
+from producer.limits.store import Clock, Full, Row, Seen
 
 _DAY_S = 86_400
 _FULL_FOR_S = 0.05
@@ -13,6 +13,11 @@ class DayBudget:
         self._row = row
         self._clock = clock
         self._full: tuple[float, int, Full] | None = None
+        self._seen = Seen()
+
+    def has_room(self, amount: int, limit: int) -> bool:
+        """Whether `take` will most probably not raise Full."""
+        return self._seen.has_room(amount, limit, self._clock())
 
     async def take(self, amount: int, limit: int) -> int:
         """The day that it was taken from. Raises Full, and then nothing is taken; BrokerUnavailable."""
@@ -21,6 +26,7 @@ class DayBudget:
             raise self._full[2]
         day = int(now // _DAY_S)
         total = (await self._row.add({day: amount}))[day]
+        self._seen.note(total, now)
         if total <= limit:
             return day
         await self._row.add({day: -amount})

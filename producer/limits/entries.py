@@ -21,6 +21,9 @@ class Kind(StrEnum):
 class Entry(Protocol):
     """`take` comes first, and after it either `undo` or `end`, once. All raise BrokerUnavailable."""
 
+    def has_room(self, limit: int) -> bool:
+        """Whether `take` will most probably not raise Full."""
+
     async def take(self, limit: int) -> Standing:
         """Raises Full, and then nothing is taken."""
 
@@ -36,6 +39,9 @@ class RequestsEntry:
         self._window = window
         self._amount = amount
         self._taken: Taken | None = None
+
+    def has_room(self, limit: int) -> bool:
+        return self._window.has_room(self._amount, limit)
 
     async def take(self, limit: int) -> Standing:
         self._taken = await self._window.take(self._amount, limit)
@@ -60,6 +66,9 @@ class RunningEntry:
         self._holds = holds
         self._amount = amount
 
+    def has_room(self, limit: int) -> bool:
+        return self._holds.has_room(self._amount, limit)
+
     async def take(self, limit: int) -> Standing:
         return Standing(limit, await self._holds.take(self._amount, limit), 0.0)
 
@@ -75,6 +84,9 @@ class DayEntry:
         self._budget = budget
         self._amount = amount
         self._day = 0
+
+    def has_room(self, limit: int) -> bool:
+        return self._budget.has_room(self._amount, limit)
 
     async def take(self, limit: int) -> Standing:
         self._day = await self._budget.take(self._amount, limit)

@@ -16,7 +16,7 @@ until it goes on.
 import math
 from collections.abc import Mapping
 
-from producer.limits.store import Clock, Full, Row
+from producer.limits.store import Clock, Full, Row, Seen
 
 _FULL_FOR_S = 0.05
 
@@ -30,7 +30,12 @@ class Holds:
         self._clock = clock
         self._told: dict[int, int] = {}
         self._full: tuple[float, int, Full] | None = None
+        self._seen = Seen()
         self.held = 0
+
+    def has_room(self, amount: int, limit: int) -> bool:
+        """Whether `take` will most probably not raise Full."""
+        return self._seen.has_room(amount, limit, self._clock())
 
     async def take(self, amount: int, limit: int) -> int:
         """Hold `amount` until `release`; what all edges hold now. Raises Full; BrokerUnavailable."""
@@ -41,6 +46,7 @@ class Holds:
         except BaseException:
             self.held -= amount
             raise
+        self._seen.note(total, self._clock())
         if total <= limit:
             return total
         await self.release(amount)

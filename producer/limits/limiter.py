@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -15,13 +16,14 @@ from broker.errors import BrokerError
 from broker.subjects import STREAM_LIMITS, STREAM_LIMITS_DAILY, day_counter, minute_counter
 from producer.config import KeySpec
 from producer.edge.background import Background
-from producer.limits.charge import Charge, Item
+from producer.limits.charge import Charge, Facts, Item
 from producer.limits.day import DayBudget
 from producer.limits.entries import DayEntry, Entry, Kind, RequestsEntry, RunningEntry, TokensEntry
 from producer.limits.holds import Holds
 from producer.limits.rolling import RollingWindow, Shape
 from producer.limits.row import CounterRow
 from producer.limits.rules import Rule, Rules, Who
+from producer.limits.sizes import PromptSizes
 from producer.policy.effective import EffectivePolicy
 from schemas.requests import Identity
 
@@ -71,6 +73,7 @@ class Limiter:
         owner_of: Callable[[KeySpec], str],
         background: Background,
         service_s: Callable[[str], float],
+        note_refusal: Callable[[], None],
         *,
         window_s: float = 60.0,
     ) -> None:
@@ -80,6 +83,8 @@ class Limiter:
         self._owner_of = owner_of
         self._background = background
         self._service_s = service_s
+        self._note_refusal = note_refusal
+        self.sizes = PromptSizes()
         self._shape = Shape.of(window_s)
         self._rules: Rules | None = None
         self._windows: dict[_Counted, RollingWindow] = {}
@@ -101,7 +106,8 @@ class Limiter:
         """The charge of a call, not taken yet. Raises BrokerUnavailable."""
         await self._be_in_time()
         items = [item for rule in rules for item in self._items(rule, ask)]
-        return Charge(items, self._background, lambda: self._service_s(model))
+        facts = Facts(partial(self._service_s, model), partial(self.sizes.note, model), self._note_refusal)
+        return Charge(items, self._background, facts)
 
     async def uses(self) -> list[Use]:
         """What is used of every limit now. Raises BrokerUnavailable."""

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.errors import BrokerUnavailable
-from producer.limits.store import Clock, Full, Row
+from producer.limits.store import Clock, Full, Row, Seen
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -106,6 +106,11 @@ class RollingWindow:
         self._closed: dict[int, int] = {}
         self._own: dict[int, int] = {}
         self._full: tuple[float, int, Full] | None = None
+        self._seen = Seen()
+
+    def has_room(self, amount: int, limit: int) -> bool:
+        """Whether `take` will most probably not raise Full."""
+        return self._seen.has_room(amount, limit, self._clock())
 
     async def take(self, amount: int, limit: int) -> Taken:
         """Raises Full, and then nothing is taken; BrokerUnavailable, and then it may be."""
@@ -119,6 +124,7 @@ class RollingWindow:
                 await self._read_again(totals)
                 totals |= {other: self._closed[other] for other in totals if other in self._closed and other != bucket}
             used = sum(totals.values())
+            self._seen.note(used, now)
             if used <= limit:
                 return Taken(bucket, amount, used, self._reset_s(totals, now))
             await self._add({bucket: -amount})

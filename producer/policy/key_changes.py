@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from producer.policy.store import Change
+from producer.policy.change import Change
 from schemas.errors import ErrorCode, ServingError
 from schemas.policy import PolicyDocument, RevokedKey, StoredKey
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from producer.config import EdgeConfig, Scope
+from producer.policy.change import Change
 from producer.policy.effective import lay_over
-from producer.policy.store import Change
 from schemas.errors import ErrorCode, ServingError
 from schemas.policy import PolicyDocument
 

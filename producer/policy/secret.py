@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from producer.config import PolicyConfig
 from producer.policy.errors import NoSecret
 
 _KEY_BYTES = 32
@@ -72,3 +73,10 @@ def create_key_file(path: Path) -> Secret:
     secret = read_key_file(path)
     assert secret is not None, "it was just made"
     return secret
+
+
+def find_secret(config: PolicyConfig) -> Secret | None:
+    """The configured secret, or that of this machine; None without either. Raises NoSecret as `read_key_file` does."""
+    if config.passphrase is not None:
+        return Secret.of_passphrase(config.passphrase)
+    return read_key_file(config.key_file) if config.key_file is not None else None

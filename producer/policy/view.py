@@ -1,9 +1,10 @@
 """What administrators are shown of the policy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from producer.policy.effective import EffectivePolicy
-from producer.policy.store import PolicyStore
+from producer.policy.store import PolicyStore, Version
 
 
 def describe(policy: EffectivePolicy, store: PolicyStore) -> dict[str, Any]:
@@ -26,4 +27,23 @@ def describe(policy: EffectivePolicy, store: PolicyStore) -> dict[str, Any]:
             name: {"source": policy.sources[name], "value": None if value is None else value.model_dump(mode="json")}
             for name, value in sections.items()
         },
+    }
+
+
+def describe_versions(versions: Sequence[Version], current: int) -> list[dict[str, Any]]:
+    return [_describe_version(version, current) for version in versions]
+
+
+def _describe_version(version: Version, current: int) -> dict[str, Any]:
+    opened = version.opened
+    document = opened.document if opened is not None else None
+    return {
+        "object": "policy.version",
+        "version": opened.version if opened is not None else None,
+        "changed_at": int(version.stored_at),
+        "changed_by": document.changed_by if document is not None else None,
+        "action": document.action if document is not None else None,
+        "target": document.target if document is not None else None,
+        "is_current": opened is not None and opened.version == current,
+        "fault": version.fault,
     }

@@ -160,6 +160,34 @@ async def test_limits_survive_a_broker_that_forgets_them(broker: Broker, worker:
         await eventually(is_refused)
 
 
+async def test_without_a_broker_nothing_is_admitted(broker: Broker, worker: ScriptedWorker) -> None:
+    async with _edge(broker, LimitSet(requests_per_minute=3)) as edge:
+        assert (await edge.post(chat())).status_code == 200
+        await broker.server.kill()
+        answer = await edge.post(chat())
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] in ("broker_unavailable", "no_worker")
+        assert int(answer.headers["retry-after"]) >= 1
+        await broker.server.start()
+
+
+async def test_far_from_its_limit_a_call_is_refused_all_the_same(broker: Broker, worker: ScriptedWorker) -> None:
+    """Its edge believes that there is room, and learns better while it writes the journal."""
+    config = replace(CONFIG, keys=(replace(KEYS[0], limits=LimitSet(requests_per_minute=20)), *KEYS[1:]))
+    async with running_edge(broker, config) as one, running_edge(broker, replace(config, edge_id="e2")) as two:
+        await until_served(one)
+        await until_served(two)
+        assert (await one.post(chat())).status_code == 200
+        statuses = [answer.status_code for answer in await asyncio.gather(*(two.post(chat()) for _ in range(19)))]
+        assert statuses == [200] * 19
+        refused = await asyncio.gather(*(one.post(chat()) for _ in range(5)))
+        assert {answer.status_code for answer in refused} == {429}
+        assert {answer.json()["error"]["code"] for answer in refused} == {"rate_limited"}
+        assert "x-ratelimit-remaining-requests" in refused[0].headers
+        assert len(worker.runs) == 20
+        await _until_used(one, requests_per_minute=20)
+
+
 async def test_administrators_change_limits_of_all_edges(broker: Broker, worker: ScriptedWorker) -> None:
     admin = {"authorization": f"Bearer {ADMIN_KEY}"}
     config = replace(CONFIG, policy=replace(CONFIG.policy, passphrase="of a test"))

@@ -1,6 +1,7 @@
 """The NATS protocol by hand, for tests that ask what a server refuses: no library that hides or retries it."""
 
 import asyncio
+import contextlib
 import json
 import re
 
@@ -28,7 +29,11 @@ class NatsWire:
         self = cls(reader, writer)
         options = {"user": login.user, "pass": login.password, "verbose": False, "pedantic": False, "headers": True}
         writer.write(f"CONNECT {json.dumps(options)}\r\n".encode())
-        await self.flush()
+        try:
+            await self.flush()
+        except PermissionError:
+            await self.close()
+            raise
         return self
 
     def publish(self, subject: str, payload: bytes = b"") -> None:
@@ -54,7 +59,8 @@ class NatsWire:
 
     async def close(self) -> None:
         self._writer.close()
-        await self._writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def _take(self, line: str) -> None:
         if line.startswith(("MSG ", "HMSG ")):

@@ -65,10 +65,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory, secret: Planted) -> Iterator
         started.stop()
 
 
-def ask(stack: Stack, path: str, key: str, body: Any = None, **headers: str) -> tuple[int, str]:
+def ask(
+    stack: Stack, path: str, key: str, body: Any = None, *, method: str | None = None, **headers: str
+) -> tuple[int, str]:
     """Status and body, also of a refusal."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{stack.url}{path}", data=data, headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{stack.url}{path}", data=data, method=method)
+    request.add_header("Content-Type", "application/json")
     request.add_header("Authorization", f"Bearer {key}")
     for name, value in headers.items():
         request.add_header(name.replace("_", "-"), value)
@@ -115,6 +118,7 @@ def refusals(stack: Stack, secret: Planted) -> list[tuple[int, str]]:
 def test_no_secret_gets_out(stack: Stack, secret: Planted, tmp_path: Path) -> None:
     body = {"prompt": secret.prompt, "max_tokens": 8}
     assert ask(stack, "/v1/completions", secret.key, body)[0] == 200
+    issued = issue_keys(stack, secret)
     refused = refusals(stack, secret)
     assert {status for status, _ in refused} >= {400, 401, 403, 404}
     assert all(status >= 400 for status, _ in refused)
@@ -133,13 +137,26 @@ def test_no_secret_gets_out(stack: Stack, secret: Planted, tmp_path: Path) -> No
     texts["the wrong key on a command line"] = wrong_key(stack, secret)
     texts["command lines"] = command_lines(stack)
     texts["run.json"] = (stack.data_dir / "run.json").read_text()
-    own = own_secrets(stack.data_dir)
+    own = {**own_secrets(stack.data_dir), **issued}
     stack.stop()
     logs = {str(path): path.read_text() for path in stack.data_dir.parent.rglob("*.log")}
     audit_log = stack.data_dir.parent / "audit.jsonl"
     assert len(audit_log.read_text().splitlines()) >= 5
     assert "refused" in "".join(logs.values())
     assert find_leaks({**texts, **logs, str(audit_log): audit_log.read_text()}, own) == []
+
+
+def issue_keys(stack: Stack, secret: Planted) -> dict[str, str]:
+    """The secrets of a key that an administrator issues, uses and rotates."""
+    issue = ask(stack, "/v1/admin/api_keys", secret.admin_key, {"name": "issued", "scopes": ["generate"]})
+    first = json.loads(issue[1])
+    body = {"prompt": secret.prompt, "max_tokens": 2}
+    assert ask(stack, "/v1/completions", first["key"], body)[0] == 200
+    path = f"/v1/admin/api_keys/{first['id']}"
+    second = json.loads(ask(stack, f"{path}/rotate", secret.admin_key, {})[1])
+    assert ask(stack, path, secret.admin_key, method="DELETE")[0] == 200
+    assert ask(stack, "/v1/completions", second["key"], body)[0] == 401
+    return {"an issued key": first["key"], "a rotated key": second["key"]}
 
 
 def wrong_key(stack: Stack, secret: Planted) -> str:

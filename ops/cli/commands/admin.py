@@ -6,6 +6,7 @@ from ops.cli.program import Entry, LazyGroup
 
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
+    "api-keys": Entry(f"{_COMMANDS}.admin_api_keys", "API keys: list, issue, rotate, update, revoke."),
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
     "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
     "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
@@ -18,6 +19,8 @@ def command() -> None:
     """Administer a running InferFlux, with a key of the scope admin.
 
     \b
+      inferctl admin api-keys issue NAME --scope generate
+      inferctl admin api-keys revoke NAME
       inferctl admin policy show
       inferctl admin rate-limit --set 60
       inferctl admin audit list

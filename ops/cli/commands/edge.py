@@ -50,6 +50,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
 
     def on_ready(address: "EdgeAddress") -> None:
         facts = {"id": own_id, "pid": os.getpid(), "url": address.url, "metrics": address.metrics_url}
+        facts["default_key"] = address.takes_default_key
         tell_ready(ready_file, facts)
 
     raise_open_files()

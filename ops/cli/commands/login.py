@@ -35,7 +35,7 @@ def command(
 
     \b
       inferctl login
-      inferctl login --host llm.example --port 80
+      inferctl login --host https://llm.example
       inferctl login --issuer https://login.example/realms/a --client-id inferctl
 
     All commands use the token then, unless they get a key, and renew it where the issuer lets them.

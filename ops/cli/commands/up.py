@@ -35,7 +35,7 @@ def command(**params: Any) -> int:
     Ctrl-C drains: running answers are finished or kept for the next start. A second one forces.
     """
     from ops.logs import configure
-    from ops.serving.keys import effective_keys
+    from ops.serving.keys import require_keys
     from ops.serving.plan import plan_models
     from ops.settings.loader import load
     from ops.supervisor.up import Up
@@ -44,7 +44,7 @@ def command(**params: Any) -> int:
     settings = load(os.environ, flags)
     configure(level=settings.logging.level, form=settings.logging.format, process="up")
     if not settings.no_edge:
-        effective_keys(settings)  # refuses before anything is started
+        require_keys(settings)  # refuses before anything is started
     plan = plan_models(settings)
 
     async def run() -> int:

@@ -52,6 +52,8 @@ class Credentials:
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """Nobody else changes it meanwhile: a token that renews another can often be used only once."""
+        if not self.path.is_absolute():
+            raise Failure("there is no home directory to keep logins in: set XDG_CONFIG_HOME")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -69,7 +71,8 @@ class Credentials:
             servers: Mapping[str, Any] = document["servers"]
             if not all(isinstance(entry, dict) for entry in servers.values()):
                 raise ValueError
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            # Not ours to read, as in the home of another user: there is no login, and commands work without one.
             return {}
         except OSError as error:
             raise Failure(f"{self.path}: {error.strerror}") from None
@@ -91,7 +94,8 @@ class Credentials:
 def user_credentials(environ: Mapping[str, str] = os.environ) -> Credentials:
     """Those of this user."""
     folder = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Credentials(Path(folder).expanduser() / "inferflux" / "credentials.json")
+    # Unlike pathlib's, this leaves the ~ where nobody knows whose home it is.
+    return Credentials(Path(os.path.expanduser(folder), "inferflux", "credentials.json"))
 
 
 def server_name(host: str, port: int | None) -> str:

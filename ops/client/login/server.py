@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from ops.client.address import parse_address
 from ops.client.client import Client
 from ops.errors import Failure
 
@@ -26,7 +27,7 @@ def read_wanted(client: Client) -> Wanted:
     issuers = document.get("authorization_servers") if isinstance(document, dict) else None
     if not isinstance(issuers, list) or not issuers or not isinstance(issuers[0], str):
         raise Failure(f"{client.base_url} does not say whose tokens it takes")
-    if document.get("resource") != client.base_url:
+    if not _is_same(str(document.get("resource")), client.base_url):
         # Somebody else's description: a token asked for by it might be handed to the wrong one.
         raise Failure(
             f"{client.base_url} calls itself {document.get('resource')!r:.200}: use that address, "
@@ -38,6 +39,14 @@ def read_wanted(client: Client) -> Wanted:
         _text(document.get("inferflux_audience")),
         tuple(scope for scope in document.get("scopes_supported") or () if isinstance(scope, str)),
     )
+
+
+def _is_same(address: str, other: str) -> bool:
+    """Whether two addresses lead to one server: its scheme's port may stand in them or not."""
+    try:
+        return parse_address(address.lower(), None).url == parse_address(other.lower(), None).url
+    except Failure:
+        return False
 
 
 def _text(value: Any) -> str | None:

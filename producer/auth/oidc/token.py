@@ -7,11 +7,12 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import orjson
-from joserfc.errors import BadSignatureError, JoseError
+from joserfc.errors import BadSignatureError, JoseError, UnsupportedAlgorithmError
 from joserfc.jws import JWSRegistry, deserialize_compact
 
 from producer.auth.oidc.key_set import PublicKey
 from schemas.errors import ErrorCode, ServingError
+from schemas.oidc_rules import ALGORITHMS
 
 MAX_TOKEN_CHARS = 16 * 1024
 _MAX_KID_CHARS = 512
@@ -27,19 +28,22 @@ class Token(NamedTuple):
     claims: dict[str, Any]
 
 
-class _Registry(JWSRegistry):
-    """Takes the algorithm that was checked here, without a warning for those that have a newer name."""
+class _Only(JWSRegistry):
+    """One algorithm and no other, without a warning for those that have a newer name."""
 
     max_header_length = MAX_TOKEN_CHARS
 
-    def __init__(self) -> None:
-        super().__init__(strict_check_header=False)
+    def __init__(self, algorithm: str) -> None:
+        super().__init__(algorithms=(algorithm,), strict_check_header=False)
+        self._algorithm = algorithm
 
     def get_alg(self, name: str) -> Any:
+        if name != self._algorithm:
+            raise UnsupportedAlgorithmError(name)
         return self.algorithms[name]
 
 
-_REGISTRY = _Registry()
+_REGISTRIES = {algorithm: _Only(algorithm) for algorithm in ALGORITHMS}
 
 
 def looks_like_token(secret: str) -> bool:
@@ -71,7 +75,7 @@ def read_token(text: str, algorithms: Collection[str], types: Collection[str]) -
 def check_signature(token: Token, key: PublicKey) -> None:
     """Raises ServingError (401) unless `key` signed exactly this."""
     try:
-        deserialize_compact(token.text, key, registry=_REGISTRY)
+        deserialize_compact(token.text, key, registry=_REGISTRIES[token.algorithm])
     except BadSignatureError:
         raise refused("The token's signature is wrong.") from None
     except (JoseError, ValueError, TypeError):

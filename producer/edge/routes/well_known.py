@@ -23,7 +23,7 @@ async def protected_resource(request: Request) -> Response:
     policy = services_of(request).oidc.policy
     if policy is None:
         raise not_found(PATH)
-    resource = resource_of(policy, request.headers.get("host"))
+    resource = resource_of(policy, request.url.scheme, request.headers.get("host"))
     if resource is None:
         raise invalid("The Host header does not name a host.", "Host")
     return json_response(

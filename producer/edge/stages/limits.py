@@ -4,44 +4,36 @@ from broker.errors import BrokerError
 from producer.edge.admission import Admission
 from producer.limits.charge import not_counted
 from producer.limits.limiter import Ask, Limiter
-from producer.metrics import EdgeMetrics
-from schemas.errors import ErrorCode, ServingError
-
-_LIMITS = (ErrorCode.RATE_LIMITED, ErrorCode.BUDGET_EXCEEDED)
+from producer.limits.sizes import PromptSizes
 
 
 class WithinLimits:
     """Takes from all limits of the call. Comes before the queue is looked at, so that who is over its limits does not
-    take up room there meanwhile.
+    take up room there meanwhile. Far from them the answer is not waited for here, but by whoever submits the call, who
+    has to write to the broker anyhow.
     """
 
-    def __init__(self, limiter: Limiter, metrics: EdgeMetrics) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._metrics = metrics
 
     async def __call__(self, admission: Admission) -> None:
         rules = self._limiter.rules_of(admission.identity, admission.model.id)
         if not rules:
             return
-        ask = Ask(len(admission.plan.prompts), most_tokens(admission))
+        ask = Ask(len(admission.plan.prompts), most_tokens(admission, self._limiter.sizes))
         try:
             admission.charge = await self._limiter.charge(rules, admission.model.id, ask)
         except BrokerError as error:
             raise not_counted(error) from error
-        try:
-            await admission.charge.take()
-        except ServingError as error:
-            if error.code in _LIMITS:
-                self._metrics.rate_limited.inc()
-            raise
+        await admission.charge.begin()
 
 
-def most_tokens(admission: Admission) -> int:
+def most_tokens(admission: Admission, sizes: PromptSizes) -> int:
     """What the call may come to: prompts as estimated, and the longest answers. No sequence outgrows the context."""
     context = max((served.context for served in admission.serving), default=None)
     total = 0
     for prompt_tokens, sampling in zip(admission.prompt_tokens, admission.plan.sampling, strict=True):
         answer = sampling.max_tokens if sampling.max_tokens is not None else admission.model.max_output_tokens
-        most = prompt_tokens + answer
+        most = sizes.correct(admission.model.id, prompt_tokens) + answer
         total += most if context is None else min(most, context)
     return total

@@ -104,9 +104,9 @@ def test_a_login_from_begin_to_end(user: User, provider: Provider) -> None:
     renewed = user.tokens()
     assert renewed[0] != first[0] and renewed[1] != first[1]
     # Many at once: each token renews once only, and the provider withdraws all when one is used twice.
-    processes = [user.start("models") for _ in range(3)]
-    assert [each.communicate(timeout=60)[1] for each in processes] == ["", "", ""]
-    assert [each.returncode for each in processes] == [0, 0, 0]
+    processes = [user.start("models") for _ in range(2)]
+    assert [each.communicate(timeout=60)[1] for each in processes] == ["", ""]
+    assert [each.returncode for each in processes] == [0, 0]
     # A key that is named comes first.
     assert user.run("models", "--api-key", "wrong")[0] == 1
 

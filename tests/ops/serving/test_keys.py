@@ -8,7 +8,7 @@ import pytest
 from ops.errors import CannotStart
 from ops.loopback import DEV_KEY, is_loopback
 from ops.serving.edge import edge_config
-from ops.serving.keys import effective_keys, read_pepper, shown_key
+from ops.serving.keys import effective_keys, read_pepper, require_keys, shown_key
 from ops.settings.loader import load
 from producer.config import Scope
 
@@ -21,18 +21,23 @@ def test_on_loopback_without_keys_the_known_key_opens_everything(host: str) -> N
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.example.org"])
-def test_elsewhere_a_key_must_be_configured(host: str) -> None:
+def test_elsewhere_a_key_must_be_configured_or_stored(host: str, tmp_path: Path) -> None:
     assert not is_loopback(host)
+    settings = load({}, {"--host": host, "--data-dir": str(tmp_path)})
+    assert effective_keys(settings) == ()
     with pytest.raises(CannotStart, match="no API key"):
-        effective_keys(load({}, {"--host": host}))
+        require_keys(settings)
+    # Then the edge decides, which sees what is stored.
+    (tmp_path / "policy.store").touch()
+    require_keys(settings)
     assert effective_keys(load({"INFERFLUX_API_KEYS": "k"}, {"--host": host}))[0].key == "k"
 
 
 def test_a_configured_key_replaces_the_known_one_and_is_never_shown() -> None:
     settings = load({"INFERFLUX_API_KEYS": "hunter2"}, {})
     assert [key.key for key in effective_keys(settings)] == ["hunter2"]
-    assert shown_key(settings) == "$INFERCTL_API_KEY"
-    assert shown_key(load({}, {})) == DEV_KEY
+    assert shown_key(takes_default_key=False) == "$INFERCTL_API_KEY"
+    assert shown_key(takes_default_key=True) == DEV_KEY
 
 
 def test_the_pepper_is_made_once_and_kept_private(tmp_path: Path) -> None:

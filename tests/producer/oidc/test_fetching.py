@@ -1,22 +1,17 @@
 """Issuers that misbehave."""
 
-import datetime
-import ipaddress
 import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from producer.auth.oidc import fetching
 from producer.auth.oidc.discovery import PATH, Issuer
 from producer.auth.oidc.fetching import MAX_BYTES, IssuerUnavailable, fetch_json
 from tests.producer.oidc.conftest import answering, http
+from tests.support.certificates import Authority
 from tests.support.oidc import Keys
 from tests.support.ports import free_port
 
@@ -55,32 +50,14 @@ async def test_nothing_listens() -> None:
         await fetch_json(f"http://127.0.0.1:{free_port()}/")
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issuer")]), datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = (
-        builder.not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
-    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
-
-
 async def test_an_issuer_whose_certificate_nobody_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cert, key = certificate(tmp_path)
+    authority = Authority(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(cert, key)
+    tls.load_cert_chain(authority.issue("issuer").both)
     async with answering(lambda _: http("200 OK", JWKS), tls) as url:
         with pytest.raises(IssuerUnavailable, match="certificate"):
             await fetch_json(url)
-    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
     fetching.tls_context.cache_clear()
     async with answering(lambda _: http("200 OK", JWKS), tls) as url:
         assert await fetch_json(url) == json.loads(JWKS)

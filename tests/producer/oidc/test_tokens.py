@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import ssl
 import time
 import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from producer.auth.oidc import key_cache
 from producer.auth.oidc.claims import owner_of
 from producer.auth.oidc.key_cache import Timing
 from producer.auth.oidc.verifier import OidcVerifier
+from producer.config import TlsFiles
 from producer.edge import services
 from schemas.errors import ErrorCode, error_kind
 from tests.conftest import Broker
-from tests.producer.conftest import KEY, READ_KEY, Edge, chat, put_model, running_worker
-from tests.producer.oidc.conftest import NEVER_AGAIN, trusting_edge
+from tests.producer.conftest import CONFIG, KEY, READ_KEY, Edge, chat, put_model, running_edge, running_worker
+from tests.producer.oidc.conftest import NEVER_AGAIN, policy_of, trusting_edge
 from tests.producer.scripted_worker import Run, ScriptedWorker
+from tests.support.certificates import Authority
 from tests.support.oidc import (
     ALGORITHMS,
     AUDIENCE,
@@ -270,3 +274,20 @@ async def test_the_service_says_whose_tokens_it_takes(
         assert strange.status_code == 400
     async with trusting_edge(broker, provider, resource="https://llm.example/") as edge:
         assert (await edge.client.get(path)).json()["resource"] == "https://llm.example"
+
+
+async def test_over_tls_the_address_says_so(
+    broker: Broker, worker: ScriptedWorker, provider: Provider, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("server")
+    config = replace(CONFIG, oidc=policy_of(provider), tls=TlsFiles(files.cert, files.key))
+    verify = ssl.create_default_context(cafile=authority.ca)
+    async with running_edge(broker, config) as edge, httpx2.AsyncClient(trust_env=False, verify=verify) as client:
+        assert edge.url.startswith("https://")
+        path = "/.well-known/oauth-protected-resource"
+        assert (await client.get(f"{edge.url}{path}")).json()["resource"] == edge.url
+        refused = await client.get(f"{edge.url}/v1/models")
+        assert f'resource_metadata="{edge.url}{path}"' in refused.headers["www-authenticate"]
+        answer = await client.get(f"{edge.url}/v1/models", headers={"authorization": f"Bearer {provider.token()}"})
+        assert answer.status_code == 200

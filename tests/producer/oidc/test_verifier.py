@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from producer.auth.oidc.token import check_signature, read_token
 from producer.auth.oidc.verifier import OidcVerifier
 from producer.policy.live import LivePolicy
 from schemas.errors import ErrorCode, ServingError
 from schemas.oidc_policy import OidcPolicy
+from schemas.oidc_rules import ALGORITHMS, TOKEN_TYPES
 from schemas.policy import PolicyDocument
 from tests.producer.conftest import CONFIG
 from tests.producer.oidc.conftest import answering, policy_of
@@ -21,6 +23,16 @@ async def refusal(verifier: OidcVerifier, token: str) -> ErrorCode | None:
     except ServingError as error:
         return error.code
     return None
+
+
+def test_a_signature_counts_for_the_algorithm_that_was_checked_alone() -> None:
+    """Should two readers of one header ever disagree about it."""
+    key = Keys().by_algorithm["RS256"]
+    token = read_token(sign(key, claims("https://issuer.test")), ALGORITHMS, TOKEN_TYPES)
+    check_signature(token, key)
+    for other in ("RS512", "ES256", "EdDSA"):
+        with pytest.raises(ServingError, match="cannot be checked"):
+            check_signature(token._replace(algorithm=other), key)
 
 
 @pytest.mark.nats

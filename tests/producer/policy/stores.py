@@ -10,11 +10,18 @@ from broker.connection import BrokerConfig, Connection
 from broker.roles import Role
 from producer.auth.api_keys import ApiKeys
 from producer.config import EdgeConfig, KeySpec, PolicyConfig
+from producer.policy.change import Change
+from producer.policy.key_changes import issue
 from producer.policy.live import LivePolicy
 from producer.policy.store import PolicyStore
-from schemas.policy import LimitSet, LimitsPolicy, PolicyDocument
+from schemas.policy import LimitSet, LimitsPolicy, PolicyDocument, StoredKey
 from schemas.requests import Identity
 from tests.conftest import Broker
+
+
+def unguarded(change: Change) -> Change:
+    return change
+
 
 PASSPHRASE = "correct horse battery staple"
 ACTOR = Identity(owner="root", scopes=("admin",))
@@ -34,6 +41,16 @@ class Beside:
         return await self.store.change(
             ACTOR, "limits.set", lambda document: document.model_copy(update={"limits": limits})
         )
+
+    async def add_key(self, key_id: str, secret: str) -> PolicyDocument:
+        key = StoredKey(id=key_id, digest=self.digest(secret), name=key_id, scopes=("admin",), created_at=1)
+        return await self.store.change(ACTOR, "api_key.issue", issue(key), target=key_id)
+
+    def digest(self, secret: str) -> str:
+        return self.keys.digest(secret).hex()
+
+    def opens(self, secret: str) -> bool:
+        return self.keys.holds(self.keys.digest(secret))
 
     @property
     def limit(self) -> int:
@@ -61,8 +78,8 @@ async def running_store(
         live, keys = LivePolicy(edge), ApiKeys(pepper)
         live.on_change(keys.learn)
         store = PolicyStore(connection, live, config, keys.pepper_check, **options)
-        await store.start()
         try:
+            await store.start()
             yield Beside(store, live, keys)
         finally:
             await store.close()

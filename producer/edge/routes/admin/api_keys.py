@@ -21,7 +21,7 @@ from producer.edge.operation import operation
 from producer.edge.routes.admin.bodies import read_as
 from producer.edge.services import Services
 from producer.policy import key_changes, key_list
-from producer.policy.store import Change
+from producer.policy.change import Change
 from schemas.errors import ErrorCode
 from schemas.policy import PolicyDocument, StoredKey
 

@@ -58,6 +58,16 @@ def test_a_damaged_file_is_one_line(credentials: Credentials, text: str) -> None
         credentials.get(SERVER)
 
 
+def test_without_a_home_there_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    homeless = user_credentials({})
+    assert homeless.get(SERVER) is None
+    with pytest.raises(Failure, match="XDG_CONFIG_HOME"), homeless.changing():
+        pass
+    (tmp_path / "inferflux").touch()
+    assert user_credentials({"XDG_CONFIG_HOME": str(tmp_path)}).get(SERVER) is None
+
+
 def test_an_entry_of_another_version(credentials: Credentials) -> None:
     keep(credentials, login())
     document = json.loads(credentials.path.read_text())

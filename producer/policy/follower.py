@@ -1,0 +1,222 @@
+"""The stored policy as this edge follows it: opened, checked, made to hold, kept in a file.
+
+bucket `policy` --news--> catch_up: open, check, LivePolicy.replace --> copy in a file
+"""
+
+import asyncio
+import contextlib
+from typing import NamedTuple
+
+import structlog
+
+from broker.connection import Connection
+from broker.errors import BrokerError, WrongSequence
+from broker.policy_bucket import PolicyBucket, PolicyEntry
+from producer.config import PolicyConfig
+from producer.policy.copy import PolicyCopy
+from producer.policy.envelope import Derivation
+from producer.policy.errors import Damaged, NoSecret, PolicyError, WrongPepper
+from producer.policy.live import LivePolicy
+from producer.policy.sealer import Opened, Sealer
+from producer.policy.secret import create_key_file, find_secret
+from schemas.policy import PolicyDocument
+
+_log = structlog.stdlib.get_logger("inferflux.policy")
+
+
+class Held(NamedTuple):
+    """The version that holds here, and its sequence in the bucket: what the next one has to follow."""
+
+    document: PolicyDocument
+    version: int
+    derivation: Derivation | None
+    envelope: bytes
+    seq: int
+
+
+class PolicyFollower:
+    """One in each edge, used from its loop. `start` decides whether the edge may serve at all.
+
+    While the newest version cannot be opened, the last good one holds; `fault` says why.
+    """
+
+    def __init__(self, connection: Connection, live: LivePolicy, config: PolicyConfig, pepper_check: str) -> None:
+        self._wake = asyncio.Event()
+        self._live = live
+        self._config = config
+        self._copy = PolicyCopy(config.store) if config.store is not None else None
+        self._looked_at = 0
+        self._applying = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self.pepper_check = pepper_check
+        self.bucket = PolicyBucket(connection, self._wake.set)
+        self.sealer = Sealer(find_secret(config))
+        self.held = Held(PolicyDocument(), 0, None, b"", 0)
+        self.fault: PolicyError | None = None
+
+    async def start(self) -> None:
+        """Take what the bucket holds, or else the file. Raises PolicyError, with neither touched."""
+        await self.bucket.start()
+        if not self._is_stored(self.bucket.latest):
+            await self._restore_copy()
+        entry = self.bucket.latest
+        if entry is not None and self._is_stored(entry):
+            self._hold(await self._open(entry.data, _place(entry)), entry)
+        await self._compare_copy()
+        self._task = asyncio.create_task(self._follow(), name="policy")
+        self._wake.set()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self.bucket.close()
+
+    async def catch_up(self) -> None:
+        """Make the newest version hold, unless it cannot be opened."""
+        async with self._applying:
+            entry = self.bucket.latest
+            if entry is None or not self._is_stored(entry):
+                await self._put_back()
+                return
+            if entry.seq == self._looked_at:
+                return
+            try:
+                opened = await self._open(entry.data, _place(entry))
+                self._require_newer(opened, entry)
+            except PolicyError as error:
+                _log.error("the newest policy is not used, the last good one holds", reason=str(error))
+                self.fault, self._looked_at = error, entry.seq
+                return
+            if self.fault is not None:
+                _log.info("the policy can be read again", version=opened.version)
+            self._hold(opened, entry)
+
+    async def put(self, envelope: bytes, follows: int, sealer: Sealer, *, drop_history: bool) -> bool:
+        """Whether it became the entry after `follows`; then `sealer` opens from now on. Raises as the bucket does."""
+        async with self._applying:  # nobody looks at the new entry with the old secret
+            try:
+                await self.bucket.put(envelope, follows, drop_history=drop_history)
+            except WrongSequence:
+                await self.bucket.wait_for(follows + 1)
+                # Its answer may have been lost, and it was sent again.
+                if not self.bucket.has_seen(envelope):
+                    return False
+            self.sealer = sealer
+            return True
+
+    async def make_secret(self) -> None:
+        """For the first document of a machine without a passphrase: a random secret in a file. Raises NoSecret."""
+        if self._config.key_file is None:
+            raise NoSecret(
+                "there is no passphrase to encrypt it with: set INFERFLUX_POLICY_PASSPHRASE to the same value for "
+                "every edge"
+            )
+        self.sealer = Sealer(await asyncio.to_thread(create_key_file, self._config.key_file))
+        _log.warning(
+            "the policy document is encrypted with a random key of this machine, and lost without it",
+            key_file=str(self._config.key_file),
+        )
+
+    def check_pepper(self, document: PolicyDocument, place: str) -> None:
+        """Raises WrongPepper when it holds keys that this edge could not recognise."""
+        if document.decides_on_keys and document.pepper_check not in (None, self.pepper_check):
+            raise WrongPepper(
+                f"{place} holds API keys made with another pepper: set INFERFLUX_KEY_PEPPER to the same value for "
+                "every edge, or give all the same pepper file"
+            )
+
+    async def _follow(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.catch_up()
+            await self._keep_copy()
+
+    async def _open(self, envelope: bytes, place: str) -> Opened:
+        """Raises PolicyError that begins with `place`."""
+        try:
+            if self.sealer.secret is None:
+                self.sealer = Sealer(await asyncio.to_thread(find_secret, self._config))
+            opened = await self.sealer.open(envelope)
+        except PolicyError as error:
+            raise type(error)(f"{place}: {error}") from None
+        self.check_pepper(opened.document, place)
+        return opened
+
+    def _require_newer(self, opened: Opened, entry: PolicyEntry) -> None:
+        """An old version that somebody puts back is no news. Raises Damaged."""
+        version = self.held.version
+        if opened.version < version or (opened.version == version and entry.data != self.held.envelope):
+            raise Damaged(f"{_place(entry)}: version {opened.version} came after version {version}")
+
+    def _hold(self, opened: Opened, entry: PolicyEntry) -> None:
+        self.fault, self._looked_at = None, entry.seq
+        self.held = Held(opened.document, opened.version, opened.derivation, entry.data, entry.seq)
+        self._live.replace(opened.document, opened.version)
+
+    def _is_stored(self, entry: PolicyEntry | None) -> bool:
+        """Whether there is a document; what was deleted by hand is an entry without bytes."""
+        return entry is not None and bool(entry.data)
+
+    async def _put_back(self) -> None:
+        """The document is gone from the broker, with its data or by somebody's hand: what holds here is put there."""
+        self._looked_at = self.bucket.seq
+        self.held = self.held._replace(seq=self.bucket.seq)
+        if not self.held.version:
+            return
+        try:
+            seq = await self.bucket.put(self.held.envelope, self.bucket.seq)
+        except WrongSequence:
+            return  # another edge was faster; its news come
+        except BrokerError as error:
+            _log.error("the policy is gone from the broker and could not be put back", reason=str(error))
+            return
+        self._looked_at = seq
+        self.held = self.held._replace(seq=seq)
+        _log.warning("the policy was gone from the broker and has been put back", version=self.held.version)
+
+    async def _restore_copy(self) -> None:
+        """The broker holds no document: that of the file is put there. Raises PolicyError, BrokerError."""
+        if self._copy is None:
+            return
+        place = f"the policy document in {self._copy.path}"
+        try:
+            envelope = await asyncio.to_thread(self._copy.read)
+        except OSError as error:
+            raise Damaged(f"{place}: {error.strerror}") from None
+        if envelope is None:
+            return
+        await self._open(envelope, place)
+        with contextlib.suppress(WrongSequence):  # another edge was faster
+            await self.bucket.put(envelope, self.bucket.seq)
+            _log.warning("the broker held no policy: it was taken from the file", path=str(self._copy.path))
+
+    async def _compare_copy(self) -> None:
+        """Say so when the file is ahead of the broker: it is left alone then, and an administrator decides."""
+        if self._copy is None or not self.held.version:
+            return
+        with contextlib.suppress(OSError):  # said when it is written
+            version = await asyncio.to_thread(self._copy.version)
+            if version is not None and version > self.held.version:
+                _log.error(
+                    "the copy of the policy is newer than the one in the broker, which holds: import it, or remove it",
+                    path=str(self._copy.path),
+                    version=version,
+                    in_broker=self.held.version,
+                )
+
+    async def _keep_copy(self) -> None:
+        held = self.held
+        if self._copy is None or not held.version:
+            return
+        try:
+            await asyncio.to_thread(self._copy.write, held.envelope, held.version)
+        except OSError as error:
+            _log.error("the copy of the policy is out of date", path=str(self._copy.path), reason=error.strerror)
+
+
+def _place(entry: PolicyEntry) -> str:
+    return f"the policy document in the broker (entry {entry.seq})"
