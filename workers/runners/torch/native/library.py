@@ -27,7 +27,7 @@ class LayerPointers(Structure):
 class ModelPointers(Structure):
     _fields_ = (
         *((name, c_int32) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim")),
-        *((name, c_int32) for name in ("intermediate", "vocab", "threads")),
+        *((name, c_int32) for name in ("intermediate", "vocab", "threads", "kv_is_f16")),
         ("eps", c_float),
         ("layer_stride", c_int64),
         ("layers", POINTER(LayerPointers)),

@@ -1,11 +1,11 @@
 // One step of a Llama-family decoder on a processor with AVX-512 BF16: mixed prompts and decodes, whole, in one call.
 //
-// Weights, activations that go into a product, keys and values are BF16; sums, norms, rotation, softmax and the stream
-// between layers are float32. Every row is computed by the same instructions in the same order whatever else is in the
-// batch, so that a row's logits do not depend on its company, to the bit.
+// Weights are BF16, keys and values F16 or BF16; everything else is float32. What goes into a product is not rounded: in
+// BF16 that alone puts logits half a unit away. Every row is computed by the same instructions in the same order whatever
+// else is in the batch, so that a row's logits do not depend on its company, to the bit.
 //
-// Layouts. Weight [N/32][K/2][32][2]: a panel of 32 outputs, pairs along K, as the dot product wants them. Page of a
-// layer, for each key head: keys [D/2][16 tokens][2], values [8 pairs of tokens][D][2].
+// Layouts. Weight [N/32][K/2][32][2]: a panel of 32 outputs, pairs along K, which a shift and a mask take apart. Page of
+// a layer, for each key head: keys [D][16 tokens], values [16 tokens][D].
 
 #include <immintrin.h>
 #include <omp.h>
@@ -21,8 +21,6 @@
 
 namespace {
 
-using bf16 = uint16_t;
-
 constexpr int kPage = 16;
 constexpr int kPanel = 32;
 // Rows that share a pass over a panel: 24 sums stay in registers.
@@ -33,17 +31,26 @@ constexpr float kMinusInfinity = -1e30f;
 
 // ---- small things
 
-inline __m512 widen(const bf16* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
+// Numbers of 16 bits, 16 at a time. As elements of keys and values they are told apart by type.
+struct Bf16 {
+    uint16_t bits;
 
-inline void narrow(bf16* p, __m512 v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+    static __m512 load(const void* p) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+    }
 
-inline __m512bh pair(const void* p) {
-    int32_t both;
-    std::memcpy(&both, p, sizeof both);
-    return (__m512bh)_mm512_set1_epi32(both);
-}
+    static void store(void* p, __m512 v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+};
+
+struct F16 {
+    uint16_t bits;
+
+    static __m512 load(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+
+    static void store(void* p, __m512 v) {
+        _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+};
 
 // e^x for x <= 88: 2^n times a polynomial.
 inline __m512 exponential(__m512 x) {
@@ -69,10 +76,10 @@ inline float rms_scale(const float* x, int size, float eps) {
     return 1.f / std::sqrt(_mm512_reduce_add_ps(sum) / size + eps);
 }
 
-void norm_row(const float* x, const float* weight, float eps, int size, bf16* out) {
+void norm_row(const float* x, const float* weight, float eps, int size, float* out) {
     const __m512 scale = _mm512_set1_ps(rms_scale(x, size, eps));
     for (int k = 0; k < size; k += 16)
-        narrow(out + k, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + k), scale), _mm512_loadu_ps(weight + k)));
+        _mm512_storeu_ps(out + k, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + k), scale), _mm512_loadu_ps(weight + k)));
 }
 
 // A grown buffer keeps its size. Contents are lost.
@@ -97,32 +104,45 @@ struct Buffer {
 enum class Store { kSet, kAdd };
 
 struct Weight {
-    const bf16* panels;
+    const Bf16* panels;
     const float* bias;  // may be null
     int num_out;
     int num_in;
 };
 
+// Of 16 pairs the first or the second, as float32.
+inline __m512 first_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+
+inline __m512 second_of(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+
 template <int R>
-inline void panel_rows(const bf16* x, int64_t x_stride, const bf16* panel, int num_in, __m512 (&sums)[R][2]) {
-    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (int k = 0; k < num_in; k += 2) {
-        const bf16* w = panel + (int64_t)k * kPanel;
-        if (R <= 4) {
-            _mm_prefetch((const char*)(w + kPrefetch / 2), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + kPrefetch / 2 + 32), _MM_HINT_T0);
-        }
-        const __m512bh low = (__m512bh)_mm512_loadu_si512(w), high = (__m512bh)_mm512_loadu_si512(w + 32);
-        for (int r = 0; r < R; r++) {
-            const __m512bh v = pair(x + r * x_stride + k);
-            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], v, low);
-            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], v, high);
-        }
+inline void add_products(const float* x, int64_t x_stride, __m512 low, __m512 high, __m512 (&sums)[R][2]) {
+    for (int r = 0; r < R; r++) {
+        const __m512 v = _mm512_set1_ps(x[r * x_stride]);
+        sums[r][0] = _mm512_fmadd_ps(v, low, sums[r][0]);
+        sums[r][1] = _mm512_fmadd_ps(v, high, sums[r][1]);
     }
 }
 
 template <int R>
-inline void multiply_rows(const bf16* x, const Weight& w, int panel, float* out, int64_t out_stride, Store store) {
+inline void panel_rows(const float* x, int64_t x_stride, const Bf16* panel, int num_in, __m512 (&sums)[R][2]) {
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (int k = 0; k < num_in; k += 2) {
+        const Bf16* w = panel + (int64_t)k * kPanel;
+        if (R <= 8) {
+            _mm_prefetch((const char*)(w + kPrefetch / 2), _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + kPrefetch / 2 + 32), _MM_HINT_T0);
+        }
+        const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 32);
+        add_products(x + k, x_stride, first_of(low), first_of(high), sums);
+        add_products(x + k + 1, x_stride, second_of(low), second_of(high), sums);
+    }
+}
+
+template <int R>
+inline void multiply_rows(const float* x, const Weight& w, int panel, float* out, int64_t out_stride, Store store) {
     __m512 sums[R][2];
     panel_rows<R>(x, w.num_in, w.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
     for (int half = 0; half < 2; half++) {
@@ -140,7 +160,7 @@ inline void multiply_rows(const bf16* x, const Weight& w, int panel, float* out,
     }
 }
 
-void multiply_panels(const bf16* x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
+void multiply_panels(const float* x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
                      Store store) {
     const auto block = [&](auto size, int r) {
         for (int panel = first; panel < last; panel++)
@@ -148,13 +168,14 @@ void multiply_panels(const bf16* x, int rows, const Weight& w, int first, int la
     };
     int r = 0;
     for (; r + kRows <= rows; r += kRows) block(std::integral_constant<int, kRows>(), r);
+    for (; r + 8 <= rows; r += 8) block(std::integral_constant<int, 8>(), r);
     for (; r + 4 <= rows; r += 4) block(std::integral_constant<int, 4>(), r);
     for (; r + 2 <= rows; r += 2) block(std::integral_constant<int, 2>(), r);
     for (; r < rows; r++) block(std::integral_constant<int, 1>(), r);
 }
 
 // out [rows, num_out] (+)= x [rows, num_in] times the weight. To be called by all threads of a region; ends in a barrier.
-void multiply(const bf16* x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
+void multiply(const float* x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
     const int num_panels = (w.num_out + kPanel - 1) / kPanel;
     const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
     const int first = num_panels * thread / threads, last = num_panels * (thread + 1) / threads;
@@ -182,16 +203,16 @@ struct Running {
 };
 
 // R rows of queries of one key head over the pages of one sequence; row r sees `seen[r]` tokens. J: head_dim / 16.
-template <int R, int J>
-void attend_rows(const float* const* queries, bf16* const* outputs, const int* seen, const bf16* keys,
-                 const bf16* values, const int* pages, int64_t page_stride, float scale) {
+template <int R, int J, typename Kv>
+void attend_rows(const float* const* queries, float* const* outputs, const int* seen, const Kv* keys, const Kv* values,
+                 const int* pages, int64_t page_stride, float scale) {
     constexpr int D = J * 16;
-    alignas(64) bf16 q[R][D];
+    alignas(64) float q[R][D];
     Running<J> rows[R];
     int longest = 0;
     for (int r = 0; r < R; r++) {
         for (int j = 0; j < J; j++) {
-            narrow(q[r] + j * 16, _mm512_mul_ps(_mm512_loadu_ps(queries[r] + j * 16), _mm512_set1_ps(scale)));
+            _mm512_store_ps(q[r] + j * 16, _mm512_mul_ps(_mm512_loadu_ps(queries[r] + j * 16), _mm512_set1_ps(scale)));
             rows[r].sums[j] = _mm512_setzero_ps();
         }
         rows[r].most = kMinusInfinity;
@@ -200,18 +221,17 @@ void attend_rows(const float* const* queries, bf16* const* outputs, const int* s
     }
     for (int first = 0; first < longest; first += kPage) {
         const int64_t base = pages[first / kPage] * page_stride;
-        const bf16 *key = keys + base, *value = values + base;
+        const Kv *key = keys + base, *value = values + base;
         __m512 even[R], odd[R];
         for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_ps();
-        for (int d = 0; d < D; d += 4) {
-            const __m512bh k0 = (__m512bh)_mm512_loadu_si512(key + d * kPage);
-            const __m512bh k1 = (__m512bh)_mm512_loadu_si512(key + d * kPage + 32);
+        for (int d = 0; d < D; d += 2) {
+            const __m512 k0 = Kv::load(key + d * kPage), k1 = Kv::load(key + (d + 1) * kPage);
             for (int r = 0; r < R; r++) {
-                even[r] = _mm512_dpbf16_ps(even[r], pair(q[r] + d), k0);
-                odd[r] = _mm512_dpbf16_ps(odd[r], pair(q[r] + d + 2), k1);
+                even[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d]), k0, even[r]);
+                odd[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d + 1]), k1, odd[r]);
             }
         }
-        alignas(32) bf16 weights[R][kPage];
+        alignas(64) float weights[R][kPage];
         for (int r = 0; r < R; r++) {
             Running<J>& row = rows[r];
             const int count = std::clamp(seen[r] - first, 0, kPage);
@@ -228,18 +248,18 @@ void attend_rows(const float* const* queries, bf16* const* outputs, const int* s
             const __m512 p =
                 _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(row.most))));
             row.total += _mm512_reduce_add_ps(p);
-            narrow(weights[r], p);
+            _mm512_store_ps(weights[r], p);
         }
-        for (int t = 0; t < kPage; t += 2)
+        for (int t = 0; t < kPage; t++)
             for (int j = 0; j < J; j++) {
-                const __m512bh v = (__m512bh)_mm512_loadu_si512(value + t * D + j * 32);
+                const __m512 v = Kv::load(value + t * D + j * 16);
                 for (int r = 0; r < R; r++)
-                    rows[r].sums[j] = _mm512_dpbf16_ps(rows[r].sums[j], pair(weights[r] + t), v);
+                    rows[r].sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r][t]), v, rows[r].sums[j]);
             }
     }
     for (int r = 0; r < R; r++) {
         const __m512 share = _mm512_set1_ps(1.f / rows[r].total);
-        for (int j = 0; j < J; j++) narrow(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
+        for (int j = 0; j < J; j++) _mm512_storeu_ps(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
     }
 }
 
@@ -254,14 +274,14 @@ struct Tile {
 
 struct Layer {
     const float* input_norm;
-    const bf16* qkv;
+    const Bf16* qkv;
     const float* qkv_bias;
     const float* q_norm;
     const float* k_norm;
-    const bf16* out;
+    const Bf16* out;
     const float* post_norm;
-    const bf16* gate_up;
-    const bf16* down;
+    const Bf16* gate_up;
+    const Bf16* down;
 };
 
 }  // namespace
@@ -270,16 +290,17 @@ extern "C" {
 
 struct Model {
     int32_t num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, vocab, threads;
+    int32_t kv_is_f16;  // else BF16
     float eps;
     int64_t layer_stride;  // of keys and values, in elements
     const Layer* layers;
-    const bf16* embedding;
+    const Bf16* embedding;
     const float* norm;
-    const bf16* head;
+    const Bf16* head;
     const float* cos;
     const float* sin;
-    bf16* keys;
-    bf16* values;
+    void* keys;
+    void* values;
 };
 
 struct Step {
@@ -293,8 +314,7 @@ struct Step {
 namespace {
 
 struct Scratch {
-    Buffer<float> x, qkv, gate_up;
-    Buffer<bf16> in, attended, active;
+    Buffer<float> x, qkv, gate_up, in, attended, active;
     Buffer<int32_t> sequence_of;
     std::vector<Tile> tiles;
 
@@ -307,6 +327,8 @@ struct Scratch {
     }
 };
 
+// Kv: the type of keys and values.
+template <typename Kv>
 class Pass {
    public:
     Pass(const Model& model, const Step& step, Scratch& scratch)
@@ -333,7 +355,7 @@ class Pass {
 #pragma omp single
             stop = *s.is_aborted != 0;
             if (stop) return;
-            attention(m.layers[l], m.keys + l * m.layer_stride, m.values + l * m.layer_stride);
+            attention(m.layers[l], (Kv*)m.keys + l * m.layer_stride, (Kv*)m.values + l * m.layer_stride);
             mlp(m.layers[l]);
         }
 #pragma omp for schedule(static)
@@ -345,12 +367,12 @@ class Pass {
     bool stop = false;
 
    private:
-    bf16* input(int row) { return b.in.data + (int64_t)row * m.hidden; }
+    float* input(int row) { return b.in.data + (int64_t)row * m.hidden; }
 
     void embed(int row) {
-        const bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
+        const Bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
         float* to = b.x.data + (int64_t)row * m.hidden;
-        for (int k = 0; k < m.hidden; k += 16) _mm512_storeu_ps(to + k, widen(from + k));
+        for (int k = 0; k < m.hidden; k += 16) _mm512_storeu_ps(to + k, Bf16::load(from + k));
     }
 
     void norm_rows(const float* weight) {
@@ -359,7 +381,7 @@ class Pass {
             norm_row(b.x.data + (int64_t)i * m.hidden, weight, m.eps, m.hidden, input(i));
     }
 
-    void attention(const Layer& layer, bf16* keys, bf16* values) {
+    void attention(const Layer& layer, Kv* keys, Kv* values) {
         const int width = heads.width(), out_width = heads.num_heads * heads.head_dim;
         norm_rows(layer.input_norm);
         multiply(b.in.data, s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
@@ -407,26 +429,25 @@ class Pass {
     }
 
     // A row's key and value go to its page.
-    void remember(int row, bf16* keys, bf16* values) {
+    void remember(int row, Kv* keys, Kv* values) {
         const int position = s.positions[row], place = position % kPage, dim = heads.head_dim;
         const int32_t* pages = s.tables + (int64_t)b.sequence_of.data[row] * s.table_stride;
         const int64_t base = pages[position / kPage] * heads.page_elements();
         const float* key = b.qkv.data + (int64_t)row * heads.width() + heads.num_heads * dim;
         const float* value = key + heads.num_kv_heads * dim;
-        alignas(64) bf16 k[16], v[16];
+        alignas(64) Kv k[16];
         for (int h = 0; h < heads.num_kv_heads; h++) {
-            bf16* to_key = keys + base + (int64_t)h * kPage * dim + place * 2;
-            bf16* to_value = values + base + (int64_t)h * kPage * dim + place / 2 * 2 * dim + place % 2;
+            Kv* to_key = keys + base + (int64_t)h * kPage * dim + place;
+            Kv* to_value = values + base + (int64_t)h * kPage * dim + place * dim;
             for (int d = 0; d < dim; d += 16) {
-                narrow(k, _mm512_loadu_ps(key + h * dim + d));
-                narrow(v, _mm512_loadu_ps(value + h * dim + d));
-                for (int e = 0; e < 16; e += 2) std::memcpy(to_key + (d + e) * kPage, k + e, 4);
-                for (int e = 0; e < 16; e++) to_value[(d + e) * 2] = v[e];
+                Kv::store(to_value + d, _mm512_loadu_ps(value + h * dim + d));
+                Kv::store(k, _mm512_loadu_ps(key + h * dim + d));
+                for (int e = 0; e < 16; e++) to_key[(d + e) * kPage] = k[e];
             }
         }
     }
 
-    void attend(const Tile& tile, const bf16* keys, const bf16* values) {
+    void attend(const Tile& tile, const Kv* keys, const Kv* values) {
         switch (heads.head_dim / 16) {
             case 2: return attend_of<2>(tile, keys, values);
             case 4: return attend_of<4>(tile, keys, values);
@@ -437,9 +458,9 @@ class Pass {
     }
 
     template <int J>
-    void attend_of(const Tile& tile, const bf16* keys, const bf16* values) {
+    void attend_of(const Tile& tile, const Kv* keys, const Kv* values) {
         const float* queries[6];
-        bf16* outputs[6];
+        float* outputs[6];
         int seen[6];
         const int start = s.starts[tile.sequence], dim = heads.head_dim;
         for (int r = 0; r < tile.count; r++) {
@@ -454,8 +475,8 @@ class Pass {
         const float scale = 1.f / std::sqrt((float)dim);
         const auto call = [&](auto rows) {
             constexpr int R = std::min(decltype(rows)::value, kTileRows<J>);
-            attend_rows<R, J>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
-                              scale);
+            attend_rows<R, J, Kv>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
+                                  scale);
         };
         switch (tile.count) {
             case 1: return call(std::integral_constant<int, 1>());
@@ -470,12 +491,12 @@ class Pass {
     void activate(int row) {
         const float* gate = b.gate_up.data + (int64_t)row * 2 * m.intermediate;
         const float* up = gate + m.intermediate;
-        bf16* out = b.active.data + (int64_t)row * m.intermediate;
+        float* out = b.active.data + (int64_t)row * m.intermediate;
         for (int k = 0; k < m.intermediate; k += 16) {
             const __m512 x = _mm512_loadu_ps(gate + k);
             const __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(88.f)));
             const __m512 y = _mm512_mul_ps(x, _mm512_loadu_ps(up + k));
-            narrow(out + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
+            _mm512_storeu_ps(out + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
         }
     }
 
@@ -484,6 +505,17 @@ class Pass {
     Scratch& b;
     const Heads heads;
 };
+
+// 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
+template <typename Kv>
+int32_t run(const Model& model, const Step& step, Scratch& scratch) {
+    if (!scratch.reserve(model, step.num_rows)) return 2;
+    Pass<Kv> pass(model, step, scratch);
+    pass.plan();
+#pragma omp parallel num_threads(model.threads)
+    pass.run();
+    return pass.stop ? 1 : 0;
+}
 
 }  // namespace
 
@@ -494,7 +526,7 @@ void* new_scratch() { return new (std::nothrow) Scratch(); }
 void free_scratch(void* scratch) { delete (Scratch*)scratch; }
 
 // Rows [num_out, num_in] into panels; the last panel is filled with zeros.
-void pack(const bf16* rows, int32_t num_out, int32_t num_in, bf16* panels) {
+void pack(const Bf16* rows, int32_t num_out, int32_t num_in, Bf16* panels) {
     const int num_panels = (num_out + kPanel - 1) / kPanel;
 #pragma omp parallel for
     for (int panel = 0; panel < num_panels; panel++)
@@ -502,18 +534,12 @@ void pack(const bf16* rows, int32_t num_out, int32_t num_in, bf16* panels) {
             for (int i = 0; i < kPanel; i++) {
                 const int n = panel * kPanel + i;
                 panels[((int64_t)panel * num_in + k / 2 * 2) * kPanel + i * 2 + k % 2] =
-                    n < num_out ? rows[(int64_t)n * num_in + k] : 0;
+                    n < num_out ? rows[(int64_t)n * num_in + k] : Bf16{0};
             }
 }
 
-// 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
+// See `run`.
 int32_t run_step(const Model* model, const Step* step, void* scratch) {
-    Scratch& buffers = *(Scratch*)scratch;
-    if (!buffers.reserve(*model, step->num_rows)) return 2;
-    Pass pass(*model, *step, buffers);
-    pass.plan();
-#pragma omp parallel num_threads(model->threads)
-    pass.run();
-    return pass.stop ? 1 : 0;
+    return model->kv_is_f16 ? run<F16>(*model, *step, *(Scratch*)scratch) : run<Bf16>(*model, *step, *(Scratch*)scratch);
 }
 }
