@@ -13,7 +13,13 @@ from workers.runners.torch.attention import heads_of
 from workers.runners.torch.decoder import DecoderSizes
 from workers.runners.torch.kv_memory import KvMemory, KvShape
 from workers.runners.torch.native.build import CannotBuild, kernel_library
-from workers.runners.torch.native.library import KernelLibrary, LayerPointers, ModelPointers, StepPointers
+from workers.runners.torch.native.library import (
+    KernelLibrary,
+    LayerPointers,
+    MatrixPointers,
+    ModelPointers,
+    StepPointers,
+)
 from workers.runners.torch.precision import KvType
 from workers.runners.torch.rope import rope_table
 from workers.runners.torch.step import Step
@@ -136,12 +142,13 @@ class NativeDecoder:
             down=self._pack(weights.down),
         )
 
-    def _pack(self, matrix: torch.Tensor) -> int:
+    def _pack(self, matrix: torch.Tensor) -> MatrixPointers:
         matrix = matrix.contiguous()
         num_out, num_in = matrix.shape
-        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.bfloat16)
-        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr())
-        return self._keep(panels)
+        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.int16)
+        units = torch.empty(num_out, dtype=torch.float32)
+        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr(), units.data_ptr())
+        return MatrixPointers(self._keep(panels), self._keep(units))
 
     def _keep(self, tensor: torch.Tensor) -> int:
         """The address of a tensor that lives as long as the decoder."""

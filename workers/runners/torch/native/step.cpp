@@ -1,11 +1,17 @@
-// One step of a Llama-family decoder on a processor with AVX-512 BF16: mixed prompts and decodes, whole, in one call.
+// One step of a Llama-family decoder on a processor with AVX-512 and its 16-bit integer dot product: mixed prompts and
+// decodes, whole, in one call.
 //
-// Weights are BF16, keys and values F16 or BF16; everything else is float32. What goes into a product is not rounded: in
-// BF16 that alone puts logits half a unit away. Every row is computed by the same instructions in the same order whatever
-// else is in the batch, so that a row's logits do not depend on its company, to the bit.
+// Keys and values are F16 or BF16. Matrix products are of 16-bit integers: of weights with a power of two for each output,
+// of activations with a factor for each row. Both keep 12 bits and more where BF16 keeps 8, and that is what brings logits
+// several times nearer to float32's, in as many instructions. Everything else is float32.
+// Integer sums are exact, and every row is computed by the same instructions in the same order whatever else is in the
+// batch, so that a row's logits do not depend on its company, to the bit.
 //
-// Layouts. Weight [N/32][K/2][32][2]: a panel of 32 outputs, pairs along K, which a shift and a mask take apart. Page of
-// a layer, for each key head: keys [D][16 tokens], values [16 tokens][D].
+// A sum of products of integers fits in 32 bits: it is at most the length of the one vector times that of the other, of a
+// block of kBlock numbers, and those are held below kWeightLength and kRowLength.
+//
+// Layouts. Weight [N/32][K/2][32][2]: a panel of 32 outputs, pairs along K, as the dot product wants them. Page of a
+// layer, for each key head: keys [D][16 tokens], values [16 tokens][D].
 
 #include <immintrin.h>
 #include <omp.h>
@@ -28,12 +34,25 @@ constexpr int kRows = 12;
 constexpr int kPanelsAtOnce = 4;
 constexpr int kPrefetch = 4096;
 constexpr float kMinusInfinity = -1e30f;
+// The most numbers summed as integers, and how long a vector of so many may be. Rounded to integers it may be longer by
+// half the root of kBlock; the product stays below 2^31.
+constexpr int kBlock = 768;
+constexpr float kWeightLength = 32760.f;
+constexpr float kRowLength = 65470.f;
+constexpr float kMost = 32767.f;
 
 // ---- small things
 
 // Numbers of 16 bits, 16 at a time. As elements of keys and values they are told apart by type.
 struct Bf16 {
     uint16_t bits;
+
+    float value() const {
+        const uint32_t whole = (uint32_t)bits << 16;
+        float value;
+        std::memcpy(&value, &whole, sizeof value);
+        return value;
+    }
 
     static __m512 load(const void* p) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
@@ -103,56 +122,128 @@ struct Buffer {
 
 enum class Store { kSet, kAdd };
 
+// What an integer stands for, of each output, and of each row.
+struct Matrix {
+    const int16_t* panels;
+    const float* units;
+};
+
+struct Rows {
+    const int16_t* values;
+    const float* units;
+};
+
 struct Weight {
-    const Bf16* panels;
+    Matrix matrix;
     const float* bias;  // may be null
     int num_out;
     int num_in;
 };
 
-// Of 16 pairs the first or the second, as float32.
-inline __m512 first_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
-
-inline __m512 second_of(__m512i pairs) {
-    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+// num_in in as few equal blocks as can be; the last may be shorter.
+inline int block_size(int num_in) {
+    const int num_blocks = (num_in + kBlock - 1) / kBlock;
+    return ((num_in + num_blocks - 1) / num_blocks + 31) / 32 * 32;
 }
 
-template <int R>
-inline void add_products(const float* x, int64_t x_stride, __m512 low, __m512 high, __m512 (&sums)[R][2]) {
-    for (int r = 0; r < R; r++) {
-        const __m512 v = _mm512_set1_ps(x[r * x_stride]);
-        sums[r][0] = _mm512_fmadd_ps(v, low, sums[r][0]);
-        sums[r][1] = _mm512_fmadd_ps(v, high, sums[r][1]);
+// To integers. Returns what one of them stands for; not a number if any of the row is none or infinite.
+float round_row(const float* x, int size, int16_t* out) {
+    const int block = block_size(size);
+    float longest = 0.f;
+    __m512 most = _mm512_set1_ps(1e-30f);
+    for (int start = 0; start < size; start += block) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int k = start; k < std::min(start + block, size); k += 16) {
+            const __m512 v = _mm512_loadu_ps(x + k);
+            sum = _mm512_fmadd_ps(v, v, sum);
+            most = _mm512_max_ps(most, _mm512_abs_ps(v));
+        }
+        const float length = std::sqrt(_mm512_reduce_add_ps(sum));
+        if (!std::isfinite(length)) return NAN;
+        longest = std::max(longest, length);
     }
+    const float factor = std::min(kRowLength / std::max(longest, 1e-30f), kMost / _mm512_reduce_max_ps(most));
+    for (int k = 0; k < size; k += 16) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(factor)));
+        _mm256_storeu_si256((__m256i*)(out + k), _mm512_cvtsepi32_epi16(v));
+    }
+    return 1.f / factor;
 }
 
+// The power of two that makes the longest block of a weight's row nearly as long as may be: most numbers lose nothing.
+float weight_unit(const Bf16* row, int num_in) {
+    const int block = block_size(num_in);
+    double longest = 0;
+    for (int start = 0; start < num_in; start += block) {
+        double sum = 0;
+        for (int k = start; k < std::min(start + block, num_in); k++) sum += (double)row[k].value() * row[k].value();
+        if (!std::isfinite(sum)) return NAN;
+        longest = std::max(longest, std::sqrt(sum));
+    }
+    return std::exp2(std::max(std::ceil(std::log2(longest / kWeightLength)), -120.));
+}
+
+inline __m512i pair(const int16_t* p) {
+    int32_t both;
+    std::memcpy(&both, p, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+
+// GCC copies every sum for the intrinsic, and there are as many sums as registers hold.
+inline void add_products(__m512i& sum, __m512i x, __m512i w) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w)); }
+
+// Into result [R][2]. A function of its own, so that nothing but its sums asks for registers.
 template <int R>
-inline void panel_rows(const float* x, int64_t x_stride, const Bf16* panel, int num_in, __m512 (&sums)[R][2]) {
-    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (int k = 0; k < num_in; k += 2) {
-        const Bf16* w = panel + (int64_t)k * kPanel;
+__attribute__((noinline)) void block_rows(const int16_t* x, int64_t x_stride, const int16_t* panel, int size,
+                                          __m512i* result) {
+    __m512i sums[R][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    for (int k = 0; k < size; k += 2) {
+        const int16_t* w = panel + (int64_t)k * kPanel;
         if (R <= 8) {
             _mm_prefetch((const char*)(w + kPrefetch / 2), _MM_HINT_T0);
             _mm_prefetch((const char*)(w + kPrefetch / 2 + 32), _MM_HINT_T0);
         }
         const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 32);
-        add_products(x + k, x_stride, first_of(low), first_of(high), sums);
-        add_products(x + k + 1, x_stride, second_of(low), second_of(high), sums);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            const __m512i v = pair(x + r * x_stride + k);
+            add_products(sums[r][0], v, low);
+            add_products(sums[r][1], v, high);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        for (int half = 0; half < 2; half++) result[2 * r + half] = sums[r][half];
+}
+
+template <int R>
+inline void panel_rows(const int16_t* x, const int16_t* panel, int num_in, __m512 (&sums)[R][2]) {
+    const int block = block_size(num_in);
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (int k = 0; k < num_in; k += block) {
+        __m512i of_block[R * 2];
+        block_rows<R>(x + k, num_in, panel + (int64_t)k * kPanel, std::min(block, num_in - k), of_block);
+        for (int r = 0; r < R; r++)
+            for (int half = 0; half < 2; half++)
+                sums[r][half] = _mm512_add_ps(sums[r][half], _mm512_cvtepi32_ps(of_block[2 * r + half]));
     }
 }
 
 template <int R>
-inline void multiply_rows(const float* x, const Weight& w, int panel, float* out, int64_t out_stride, Store store) {
+inline void multiply_rows(const Rows& x, int row, const Weight& w, int panel, float* out, int64_t stride, Store store) {
     __m512 sums[R][2];
-    panel_rows<R>(x, w.num_in, w.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
+    panel_rows<R>(x.values + (int64_t)row * w.num_in, w.matrix.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
     for (int half = 0; half < 2; half++) {
         const int n = panel * kPanel + half * 16, count = std::min(16, w.num_out - n);
         if (count <= 0) return;
         const __mmask16 mask = (__mmask16)((1u << count) - 1);
+        const __m512 units = _mm512_maskz_loadu_ps(mask, w.matrix.units + n);
         const __m512 bias = w.bias ? _mm512_maskz_loadu_ps(mask, w.bias + n) : _mm512_setzero_ps();
         for (int r = 0; r < R; r++) {
-            float* to = out + r * out_stride + n;
-            __m512 v = sums[r][half];
+            float* to = out + (row + r) * stride + n;
+            __m512 v = _mm512_mul_ps(_mm512_mul_ps(sums[r][half], units), _mm512_set1_ps(x.units[row + r]));
             if (w.bias) v = _mm512_add_ps(v, bias);
             if (store == Store::kAdd) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to));
             _mm512_mask_storeu_ps(to, mask, v);
@@ -160,11 +251,11 @@ inline void multiply_rows(const float* x, const Weight& w, int panel, float* out
     }
 }
 
-void multiply_panels(const float* x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
+void multiply_panels(const Rows& x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
                      Store store) {
     const auto block = [&](auto size, int r) {
         for (int panel = first; panel < last; panel++)
-            multiply_rows<decltype(size)::value>(x + (int64_t)r * w.num_in, w, panel, out + r * stride, stride, store);
+            multiply_rows<decltype(size)::value>(x, r, w, panel, out, stride, store);
     };
     int r = 0;
     for (; r + kRows <= rows; r += kRows) block(std::integral_constant<int, kRows>(), r);
@@ -175,7 +266,7 @@ void multiply_panels(const float* x, int rows, const Weight& w, int first, int l
 }
 
 // out [rows, num_out] (+)= x [rows, num_in] times the weight. To be called by all threads of a region; ends in a barrier.
-void multiply(const float* x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
+void multiply(const Rows& x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
     const int num_panels = (w.num_out + kPanel - 1) / kPanel;
     const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
     const int first = num_panels * thread / threads, last = num_panels * (thread + 1) / threads;
@@ -274,14 +365,14 @@ struct Tile {
 
 struct Layer {
     const float* input_norm;
-    const Bf16* qkv;
+    Matrix qkv;
     const float* qkv_bias;
     const float* q_norm;
     const float* k_norm;
-    const Bf16* out;
+    Matrix out;
     const float* post_norm;
-    const Bf16* gate_up;
-    const Bf16* down;
+    Matrix gate_up;
+    Matrix down;
 };
 
 }  // namespace
@@ -296,7 +387,7 @@ struct Model {
     const Layer* layers;
     const Bf16* embedding;
     const float* norm;
-    const Bf16* head;
+    Matrix head;
     const float* cos;
     const float* sin;
     void* keys;
@@ -314,16 +405,19 @@ struct Step {
 namespace {
 
 struct Scratch {
-    Buffer<float> x, qkv, gate_up, in, attended, active;
+    // `plain`: what is to be rounded into `in` and `units`.
+    Buffer<float> x, qkv, gate_up, plain, units;
+    Buffer<int16_t> in;
     Buffer<int32_t> sequence_of;
     std::vector<Tile> tiles;
 
     bool reserve(const Model& m, int rows) {
         const size_t n = rows;
         const Heads heads{m.num_heads, m.num_kv_heads, m.head_dim};
+        const size_t narrow = std::max(m.hidden, m.num_heads * m.head_dim);
         return x.reserve(n * m.hidden) && qkv.reserve(n * heads.width()) && gate_up.reserve(n * 2 * m.intermediate) &&
-               in.reserve(n * m.hidden) && attended.reserve(n * m.num_heads * m.head_dim) &&
-               active.reserve(n * m.intermediate) && sequence_of.reserve(n);
+               plain.reserve(n * narrow) && units.reserve(n) && in.reserve(n * std::max<size_t>(narrow, m.intermediate)) &&
+               sequence_of.reserve(n);
     }
 };
 
@@ -360,14 +454,24 @@ class Pass {
         }
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_logits; i++)
-            norm_row(b.x.data + (int64_t)s.logit_rows[i] * m.hidden, m.norm, m.eps, m.hidden, input(i));
-        multiply(b.in.data, s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
+            norm(s.logit_rows[i], m.norm, i);
+        multiply(rows(), s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
     }
 
     bool stop = false;
 
    private:
-    float* input(int row) { return b.in.data + (int64_t)row * m.hidden; }
+    Rows rows() const { return {b.in.data, b.units.data}; }
+
+    void round(const float* x, int size, int row) {
+        b.units.data[row] = round_row(x, size, b.in.data + (int64_t)row * size);
+    }
+
+    void norm(int from, const float* weight, int to) {
+        float* plain = b.plain.data + (int64_t)to * m.hidden;
+        norm_row(b.x.data + (int64_t)from * m.hidden, weight, m.eps, m.hidden, plain);
+        round(plain, m.hidden, to);
+    }
 
     void embed(int row) {
         const Bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
@@ -378,13 +482,13 @@ class Pass {
     void norm_rows(const float* weight) {
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++)
-            norm_row(b.x.data + (int64_t)i * m.hidden, weight, m.eps, m.hidden, input(i));
+            norm(i, weight, i);
     }
 
     void attention(const Layer& layer, Kv* keys, Kv* values) {
         const int width = heads.width(), out_width = heads.num_heads * heads.head_dim;
         norm_rows(layer.input_norm);
-        multiply(b.in.data, s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
+        multiply(rows(), s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) {
             rotate(layer, i);
@@ -392,17 +496,19 @@ class Pass {
         }
 #pragma omp for schedule(dynamic, 4)
         for (size_t i = 0; i < b.tiles.size(); i++) attend(b.tiles[i], keys, values);
-        multiply(b.attended.data, s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
+#pragma omp for schedule(static)
+        for (int i = 0; i < s.num_rows; i++) round(b.plain.data + (int64_t)i * out_width, out_width, i);
+        multiply(rows(), s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
                  Store::kAdd);
     }
 
     void mlp(const Layer& layer) {
         norm_rows(layer.post_norm);
         const int width = 2 * m.intermediate;
-        multiply(b.in.data, s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
+        multiply(rows(), s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) activate(i);
-        multiply(b.active.data, s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
+        multiply(rows(), s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
                  Store::kAdd);
     }
 
@@ -467,7 +573,7 @@ class Pass {
             const int row = start + (tile.first + r) / heads.group();
             const int head = tile.kv_head * heads.group() + (tile.first + r) % heads.group();
             queries[r] = b.qkv.data + (int64_t)row * heads.width() + head * dim;
-            outputs[r] = b.attended.data + ((int64_t)row * heads.num_heads + head) * dim;
+            outputs[r] = b.plain.data + ((int64_t)row * heads.num_heads + head) * dim;
             seen[r] = s.positions[row] + 1;
         }
         const int64_t offset = (int64_t)tile.kv_head * kPage * dim;
@@ -489,15 +595,15 @@ class Pass {
     }
 
     void activate(int row) {
-        const float* gate = b.gate_up.data + (int64_t)row * 2 * m.intermediate;
+        float* gate = b.gate_up.data + (int64_t)row * 2 * m.intermediate;
         const float* up = gate + m.intermediate;
-        float* out = b.active.data + (int64_t)row * m.intermediate;
         for (int k = 0; k < m.intermediate; k += 16) {
             const __m512 x = _mm512_loadu_ps(gate + k);
             const __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(88.f)));
             const __m512 y = _mm512_mul_ps(x, _mm512_loadu_ps(up + k));
-            _mm512_storeu_ps(out + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
+            _mm512_storeu_ps(gate + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
         }
+        round(gate, m.intermediate, row);
     }
 
     const Model& m;
@@ -525,17 +631,19 @@ void* new_scratch() { return new (std::nothrow) Scratch(); }
 
 void free_scratch(void* scratch) { delete (Scratch*)scratch; }
 
-// Rows [num_out, num_in] into panels; the last panel is filled with zeros.
-void pack(const Bf16* rows, int32_t num_out, int32_t num_in, Bf16* panels) {
+// Rows [num_out, num_in] into panels, as integers, and what one of them stands for in each output. The last panel is
+// filled with zeros.
+void pack(const Bf16* rows, int32_t num_out, int32_t num_in, int16_t* panels, float* units) {
     const int num_panels = (num_out + kPanel - 1) / kPanel;
 #pragma omp parallel for
-    for (int panel = 0; panel < num_panels; panel++)
+    for (int n = 0; n < num_panels * kPanel; n++) {
+        const Bf16* row = rows + (int64_t)n * num_in;
+        const float unit = n < num_out ? weight_unit(row, num_in) : 1.f;
+        if (n < num_out) units[n] = unit;
+        int16_t* to = panels + (int64_t)(n / kPanel) * num_in * kPanel + n % kPanel * 2;
         for (int k = 0; k < num_in; k++)
-            for (int i = 0; i < kPanel; i++) {
-                const int n = panel * kPanel + i;
-                panels[((int64_t)panel * num_in + k / 2 * 2) * kPanel + i * 2 + k % 2] =
-                    n < num_out ? rows[(int64_t)n * num_in + k] : Bf16{0};
-            }
+            to[(int64_t)(k / 2) * 2 * kPanel + k % 2] = n < num_out ? (int16_t)std::lrint(row[k].value() / unit) : 0;
+    }
 }
 
 // See `run`.
