@@ -9,7 +9,7 @@ from workers.runners.machine import Processor
 
 
 class Precision(StrEnum):
-    """Of weights. PyTorch's operations round what goes through them to it as well; our kernel computes in float32."""
+    """Of weights. PyTorch's operations round what goes through them to it as well; our kernel does not."""
 
     F32 = "f32"
     BF16 = "bf16"

@@ -1,4 +1,4 @@
-"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 BF16."""
+"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 VNNI and BF16."""
 
 import ctypes
 import weakref
@@ -41,7 +41,7 @@ def why_not(config: ModelConfig) -> str | None:
 
 
 class NativeDecoder:
-    """See `Decoder`. BF16 weights, F16 or BF16 KV; everything else float32."""
+    """See `Decoder`. BF16 weights, laid out as 16-bit integers; F16 or BF16 KV; float32 between products."""
 
     layout = "16-token pages, keys by dimension"
     is_row_exact = True
