@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import click
@@ -90,7 +90,7 @@ async def one_trial(target: Target, number: int) -> Disturbance:
     try:
         for event in under_way:
             await event.wait()
-        long = await ask(target, completion_request(target, _long_prompt(number), LONG_ANSWER_TOKENS))
+        long = await ask(target, completion_request(target, long_prompt(number), LONG_ANSWER_TOKENS))
         return disturbance(await asyncio.gather(*chats), long)
     finally:
         for chat in chats:
@@ -98,15 +98,10 @@ async def one_trial(target: Target, number: int) -> Disturbance:
         await asyncio.gather(*chats, return_exceptions=True)
 
 
-def _long_prompt(number: int) -> str:
-    words = (
-        word for each in range(_LONG_FROM + 100 * number, _LONG_FROM + 200 * number + 200) for word in _words(each)
-    )
+def long_prompt(number: int) -> str:
+    """So many words, none of whose beginnings a server has seen before."""
+    words = (word for each in count(_LONG_FROM + 1000 * number) for word in prompt(each).split())
     return " ".join(islice(words, LONG_PROMPT_WORDS))
-
-
-def _words(number: int) -> list[str]:
-    return prompt(number).split()
 
 
 @click.command()
