@@ -7,4 +7,5 @@ closed_loop.py                  the load: connection.py (HTTP), answer.py and ev
 summary.py                      figures of one run, medians of several
 host.py, weights.py, peers.py   what the figures were taken on
 document.py, markdown.py        JSON and tables
+long_prompt.py                  a bench of its own: what a long prompt does to running chats
 """

@@ -1,5 +1,6 @@
 """One streamed completion as the load generator sees it: when its content came, and what its usage says."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,6 +19,8 @@ class Sample(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    # When content came, each time; pieces of one arrival count once.
+    content_at: tuple[float, ...] = ()
 
     @property
     def ttft_s(self) -> float:
@@ -36,11 +39,11 @@ class Answer:
     """Collects one answer. Parsed at once and by the load generator itself, since `usage` and content must be told
     apart."""
 
-    def __init__(self, sent_at: float) -> None:
+    def __init__(self, sent_at: float, on_content: Callable[[], None] | None = None) -> None:
         self._sent_at = sent_at
+        self._on_content = on_content
         self._events = EventParser()
-        self._first_content_at: float | None = None
-        self._last_content_at = 0.0
+        self._content_at: list[float] = []
         self._usage: dict[str, Any] = {}
         self._is_done = False
 
@@ -56,7 +59,7 @@ class Answer:
         """The sample, once the body is complete. Raises RequestFailed when it was cut or carries no usage."""
         if not self._is_done:
             raise RequestFailed("the stream ended without [DONE]")
-        if self._first_content_at is None:
+        if not self._content_at:
             raise RequestFailed("the stream carried no content")
         prompt_tokens, completion_tokens = (self._usage.get(f"{kind}_tokens") for kind in ("prompt", "completion"))
         if not isinstance(prompt_tokens, int) or not isinstance(completion_tokens, int):
@@ -64,12 +67,13 @@ class Answer:
         details = self._usage.get("prompt_tokens_details") or {}
         return Sample(
             self._sent_at,
-            self._first_content_at,
-            self._last_content_at,
+            self._content_at[0],
+            self._content_at[-1],
             now,
             prompt_tokens,
             completion_tokens,
             cached_tokens=details.get("cached_tokens") or 0,
+            content_at=tuple(self._content_at),
         )
 
     def _take(self, payload: bytes, now: float) -> None:
@@ -83,9 +87,10 @@ class Answer:
             self._usage = usage
         for choice in chunk.get("choices") or ():
             if choice.get("text"):
-                if self._first_content_at is None:
-                    self._first_content_at = now
-                self._last_content_at = now
+                if not self._content_at or self._content_at[-1] != now:
+                    self._content_at.append(now)
+                if self._on_content is not None:
+                    self._on_content()
 
 
 def error_text(body: Any) -> str:

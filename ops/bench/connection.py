@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import httptools
@@ -49,14 +50,17 @@ def completion_request(target: Target, prompt: str, max_tokens: int) -> bytes:
     return head.encode() + body
 
 
-async def ask(target: Target, request: bytes) -> Sample:
+async def ask(target: Target, request: bytes, on_content: Callable[[], None] | None = None) -> Sample:
     """Send a request on a new connection and wait for the whole answer. Raises RequestFailed.
 
-    The clock starts when the connection is there. It is not kept for the next request: llama-server ends connections
-    after a stream without saying so, and what is measured must not be how that is found out.
+    `on_content` is told of each piece. The clock starts when the connection is there. It is not kept for the next
+    request: llama-server ends connections after a stream without saying so, and what is measured must not be how that
+    is found out.
     """
     try:
-        transport, exchange = await asyncio.get_running_loop().create_connection(_Exchange, target.host, target.port)
+        transport, exchange = await asyncio.get_running_loop().create_connection(
+            lambda: _Exchange(on_content), target.host, target.port
+        )
     except OSError as error:
         raise RequestFailed(f"{target.host}:{target.port} does not take a connection: {error}") from None
     try:
@@ -74,7 +78,8 @@ class _Exchange(asyncio.Protocol):
     A protocol and httptools instead of an HTTP client: the load shares its processors with what it measures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_content: Callable[[], None] | None) -> None:
+        self._on_content = on_content
         self._transport: asyncio.Transport | None = None
         self._result: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
@@ -84,7 +89,7 @@ class _Exchange(asyncio.Protocol):
 
     async def send(self, request: bytes) -> Sample:
         assert self._transport is not None
-        self._answer = Answer(time.perf_counter())
+        self._answer = Answer(time.perf_counter(), self._on_content)
         self._transport.write(request)
         return await self._result
 

@@ -47,12 +47,13 @@ class Denials:
         self._more: dict[_Kind, _More] = {}
 
     def add(self, event: AuditEvent, peer: str) -> None:
-        """Somebody at address `peer` was denied something."""
+        """Somebody at address `peer`, where that is known, was denied something."""
         kind = _Kind(event.action, event.reason, event.actor, peer)
         if kind not in self._more and len(self._more) >= _MAX_KINDS:
             kind = _Kind(event.action, event.reason, "", OTHERS)
             event = replace(event, actor="", tenant="", target="", request_id="")
-        event = replace(event, details={**event.details, "peer": kind.peer})
+        if kind.peer:
+            event = replace(event, details={**event.details, "peer": kind.peer})
         if kind in self._more:
             self._more[kind].add(time.time())
             return

@@ -12,6 +12,7 @@ from producer.metrics import OK, UNKNOWN_MODEL
 from schemas.audit import AuditEvent, Outcome
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Finished
+from schemas.requests import Identity
 
 _GENERATE = "request.generate"
 # Beside all that is answered with 401 or 403: what a rule forbids.
@@ -60,6 +61,13 @@ def note_refused_call(audit: Audit, request: Request, model: str, error: Serving
         audit.note(event)
     else:
         audit.denied(event, peer_of(request))
+
+
+def note_blocked_answer(audit: Audit, identity: Identity, model: str, rule: str) -> None:
+    """A guardrail cut an answer off for one of its readers."""
+    if audit.config.level is not AuditLevel.CHANGES:
+        event = AuditEvent("answer.block", Outcome.DENIED, identity.owner, identity.tenant, model, reason=rule)
+        audit.denied(event, "")
 
 
 def remember_prompt(audit: Audit, call: Call, plan: Plan) -> None:

@@ -1,10 +1,13 @@
 """The guardrails of one edge: a stage of admission for prompts and a filter for answers, by the rules that hold now."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
+from producer.audit.audit import Audit
 from producer.edge.admission import Admission
+from producer.edge.audited import note_blocked_answer
 from producer.edge.background import Background
 from producer.edge.output_filter import OutputFilter
 from producer.edge.plan import Plan
@@ -35,9 +38,10 @@ _NO_RULES = GuardrailsPolicy()
 class Guardrails:
     """Used from the loop. What it logs and answers never holds the prompt, the answer, or the rule that was broken."""
 
-    def __init__(self, metrics: EdgeMetrics, background: Background) -> None:
+    def __init__(self, metrics: EdgeMetrics, background: Background, audit: Audit) -> None:
         self._metrics = metrics
         self._background = background
+        self._audit = audit
         self._policy = _NO_RULES
         self._rules = Rules(TextRules((), ()), None, fail_open=False)
 
@@ -100,7 +104,7 @@ class Guardrails:
     def make_filter(self, identity: Identity, model: str) -> OutputFilter | None:
         """For one reader of an answer; the rules of this moment hold for it to the end."""
         rules = self._rules
-        return None if rules.text.is_empty else HoldBack(rules.text, self._block_answer)
+        return None if rules.text.is_empty else HoldBack(rules.text, partial(self._block_answer, identity, model))
 
     def _pass_unread(self, rules: Rules) -> None:
         if not rules.fail_open:
@@ -153,8 +157,9 @@ class Guardrails:
         decisions.labels("allow" if decision.changes_nothing else "change").inc()
         return decision
 
-    def _block_answer(self, rule: Rule) -> None:
+    def _block_answer(self, identity: Identity, model: str, rule: Rule) -> None:
         self._metrics.guardrail_blocks.inc()
+        note_blocked_answer(self._audit, identity, model, str(rule))
         _log.info("answer blocked", rule=str(rule))
 
 

@@ -13,7 +13,9 @@ from producer.guardrails.pattern_syntax import NotReadable, parse
 
 MAX_PATTERNS = 100
 MAX_PATTERN_LENGTH = 1000
-_MAX_MEMORY = 64 * 2**20
+# Bytes that an automaton may take, on demand: of one expression, and of all together.
+_MAX_MEMORY = 8 * 2**20
+_MAX_MEMORY_TOGETHER = 64 * 2**20
 
 
 class Patterns:
@@ -32,8 +34,9 @@ class Patterns:
         self._each = [compile_pattern(node.whole()) for node in nodes]
         together: Node = Choice(tuple(nodes))
         try:
-            self.any_of = compile_pattern(together.whole())
-            self.open_end = compile_pattern(f"(?:{together.whole()}|{together.beginnings()})\\z")
+            self.any_of = compile_pattern(together.whole(), _MAX_MEMORY_TOGETHER)
+            open_end = f"(?:{together.whole()}|{together.beginnings()})\\z"
+            self.open_end = compile_pattern(open_end, _MAX_MEMORY_TOGETHER)
         except re2.error as error:
             raise InvalidGuardrails("patterns", f"all together: {_reason(error)}") from None
 
@@ -125,12 +128,12 @@ class PatternScanner:
         return characters, characters + len(data[start:end].decode())
 
 
-def compile_pattern(pattern: str) -> "re2._Regexp":
+def compile_pattern(pattern: str, max_memory: int = _MAX_MEMORY) -> "re2._Regexp":
     """Raises re2.error."""
     options = re2.Options()
     options.never_capture = True
     options.log_errors = False
-    options.max_mem = _MAX_MEMORY
+    options.max_mem = max_memory
     return re2.compile(pattern, options)
 
 

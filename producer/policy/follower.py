@@ -14,7 +14,7 @@ from broker.errors import BrokerError, WrongSequence
 from broker.policy_bucket import PolicyBucket, PolicyEntry
 from producer.config import PolicyConfig
 from producer.policy.copy import PolicyCopy
-from producer.policy.envelope import Derivation
+from producer.policy.envelope import Derivation, read_header
 from producer.policy.errors import Damaged, NoSecret, PolicyError, WrongPepper
 from producer.policy.live import LivePolicy
 from producer.policy.sealer import Opened, Sealer
@@ -55,14 +55,11 @@ class PolicyFollower:
         self.fault: PolicyError | None = None
 
     async def start(self) -> None:
-        """Take what the bucket holds, or else the file. Raises PolicyError, with neither touched."""
+        """Take what the bucket holds, or the file when that is ahead. Raises PolicyError, with neither touched."""
         await self.bucket.start()
-        if not self._is_stored(self.bucket.latest):
-            await self._restore_copy()
-        entry = self.bucket.latest
-        if entry is not None and self._is_stored(entry):
-            self._hold(await self._open(entry.data, _place(entry)), entry)
-        await self._compare_copy()
+        await self._take_latest()
+        if await self._put_copy():
+            await self._take_latest()
         self._task = asyncio.create_task(self._follow(), name="policy")
         self._wake.set()
 
@@ -78,7 +75,7 @@ class PolicyFollower:
         """Make the newest version hold, unless it cannot be opened."""
         async with self._applying:
             entry = self.bucket.latest
-            if entry is None or not self._is_stored(entry):
+            if entry is None or not entry.data:  # what was deleted by hand is an entry without bytes
                 await self._put_back()
                 return
             if entry.seq == self._looked_at:
@@ -157,9 +154,11 @@ class PolicyFollower:
         self.held = Held(opened.document, opened.version, opened.derivation, entry.data, entry.seq)
         self._live.replace(opened.document, opened.version)
 
-    def _is_stored(self, entry: PolicyEntry | None) -> bool:
-        """Whether there is a document; what was deleted by hand is an entry without bytes."""
-        return entry is not None and bool(entry.data)
+    async def _take_latest(self) -> None:
+        """Hold what the bucket has. Raises PolicyError."""
+        entry = self.bucket.latest
+        if entry is not None and entry.data:
+            self._hold(await self._open(entry.data, _place(entry)), entry)
 
     async def _put_back(self) -> None:
         """The document is gone from the broker, with its data or by somebody's hand: what holds here is put there."""
@@ -178,35 +177,47 @@ class PolicyFollower:
         self.held = self.held._replace(seq=seq)
         _log.warning("the policy was gone from the broker and has been put back", version=self.held.version)
 
-    async def _restore_copy(self) -> None:
-        """The broker holds no document: that of the file is put there. Raises PolicyError, BrokerError."""
+    async def _put_copy(self) -> bool:
+        """Put the document of the file into the broker, if that has none, or one that came before it; whether it did.
+
+        The broker may have lost it with its data, or lost its last writes to a power cut. Raises PolicyError, when it
+        is needed and cannot be opened, and BrokerError.
+        """
         if self._copy is None:
-            return
+            return False
         place = f"the policy document in {self._copy.path}"
         try:
             envelope = await asyncio.to_thread(self._copy.read)
+            if envelope is None or not self._is_ahead(envelope):
+                return False
         except OSError as error:
             raise Damaged(f"{place}: {error.strerror}") from None
-        if envelope is None:
-            return
         await self._open(envelope, place)
         with contextlib.suppress(WrongSequence):  # another edge was faster
             await self.bucket.put(envelope, self.bucket.seq)
-            _log.warning("the broker held no policy: it was taken from the file", path=str(self._copy.path))
+            _log.warning("the broker held no policy, or an older one: it was taken from the file", file=place)
+        return True
 
-    async def _compare_copy(self) -> None:
-        """Say so when the file is ahead of the broker: it is left alone then, and an administrator decides."""
-        if self._copy is None or not self.held.version:
-            return
-        with contextlib.suppress(OSError):  # said when it is written
-            version = await asyncio.to_thread(self._copy.version)
-            if version is not None and version > self.held.version:
-                _log.error(
-                    "the copy of the policy is newer than the one in the broker, which holds: import it, or remove it",
-                    path=str(self._copy.path),
-                    version=version,
-                    in_broker=self.held.version,
-                )
+    def _is_ahead(self, envelope: bytes) -> bool:
+        """Whether it is newer than what holds, and of the same installation: a salt lasts until the secret changes."""
+        held = self.held
+        if not held.version:
+            return True
+        try:
+            header = read_header(envelope)
+        except Damaged:
+            return False  # it will be written anew
+        if header.version <= held.version:
+            return False
+        if header.derivation == held.derivation:
+            return True
+        _log.error(
+            "the copy of the policy is newer than the one in the broker, which holds, and not of its making: "
+            "import it, or remove it",
+            version=header.version,
+            in_broker=held.version,
+        )
+        return False
 
     async def _keep_copy(self) -> None:
         held = self.held

@@ -103,6 +103,7 @@ CASES = [
         ],
     ),
     pytest.param(_torch("f32"), marks=_TORCH_MARKS),
+    pytest.param(_torch("f16"), marks=_TORCH_MARKS),
     pytest.param(_torch("bf16"), marks=_TORCH_MARKS),
 ]
 # Those whose room for all sequences together can be set below the sum of their lengths.

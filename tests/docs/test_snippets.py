@@ -15,8 +15,10 @@ from tests.system.stack import Stack
 
 GUIDE = ROOT / "docs" / "DeveloperGuide.md"
 ADDRESS = "localhost:8080"
+ISSUE = r"printed=$(\1); export INFERCTL_API_KEY=$(grep -o 'ifx_[A-Za-z0-9_-]*' <<< $printed | head -1)"
 QUESTION = "What is the capital of France?"
-SHELL = [line for line in shell_commands(README) if re.match(r"(curl|inferctl)\b(?!.*>)", line)]
+SHELL = [line for line in shell_commands(README) if re.match(r"(curl|inferctl (?!admin))\b(?!.*>)", line)]
+ADMINISTRATION = next(block for block in blocks(README, "sh") if "inferctl admin" in block.text)
 PYTHON = blocks(README, "python")
 
 pytestmark = pytest.mark.nats
@@ -24,8 +26,17 @@ pytestmark = pytest.mark.nats
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """As a newcomer starts it: no key configured."""
-    stack = Stack(tmp_path_factory.mktemp("docs") / "data", "--backend", "echo")
+    yield from a_newcomers_stack(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Stack]:
+    yield from a_newcomers_stack(tmp_path)
+
+
+def a_newcomers_stack(folder: Path) -> Iterator[Stack]:
+    """As they start it: no key configured."""
+    stack = Stack(folder / "data", "--backend", "echo")
     del stack.env["INFERFLUX_API_KEYS"]
     try:
         yield stack.start()
@@ -61,6 +72,17 @@ def test_shell_lines_of_the_readme_answer(stack: Stack, line: str) -> None:
         output = "".join(re.findall(r'"content":"([^"]*)"', output))
     if QUESTION in line:
         assert "capital" in output
+
+
+def test_administration_as_the_readme_shows_it(own_stack: Stack) -> None:
+    """All lines in one shell, in order; what is to be pasted from the first one's output is."""
+    script = re.sub(
+        r"^(inferctl .* issue root [^#]*).*\nexport INFERCTL_API_KEY=\S+", ISSUE, ADMINISTRATION.text, flags=re.M
+    )
+    assert "printed=$(" in script
+    output = run(own_stack, "bash", "-ec", script)
+    assert "some phrase" in output
+    assert "api_key.issue" in output
 
 
 def test_there_is_something_to_run() -> None:

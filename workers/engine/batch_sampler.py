@@ -1,5 +1,7 @@
 """The rows of a step that can be drawn together."""
 
+import math
+
 import numpy as np
 
 from workers.engine.sampler import SamplerKind, SamplerScratch
@@ -12,6 +14,9 @@ def draw_together(logits: FloatArray, sequences: list[Sequence], scratch: Sample
 
     `logits` has a row for each sequence. Rows that are not finite are left to the samplers too, which complain.
     """
+    if len(sequences) == 1 and sequences[0].sampler.kind is SamplerKind.GREEDY:
+        token_id = int(logits[0].argmax())
+        return [token_id if math.isfinite(logits[0, token_id]) else None]
     drawn: list[int | None] = [None] * len(sequences)
     kinds = [sequence.sampler.kind for sequence in sequences]
     if all(kind is SamplerKind.EDITED for kind in kinds):

@@ -41,6 +41,15 @@ def test_tokens_are_those_of_usage_not_of_chunks() -> None:
     assert sample.tpot_s == pytest.approx(2.0 / 4)
 
 
+def test_pieces_of_one_arrival_came_at_one_time_and_each_is_told() -> None:
+    told = []
+    answer = Answer(0.0, lambda: told.append(True))
+    answer.feed(event({"text": "a"}) + event({"text": "b"}), 1.0)
+    answer.feed(event({"text": "c"}) + USAGE + DONE, 2.5)
+    assert answer.finish(3.0).content_at == (1.0, 2.5)
+    assert len(told) == 3
+
+
 def test_one_token_has_no_time_per_further_token() -> None:
     answer = Answer(sent_at=0.0)
     answer.feed(event({"text": "x"}, {"prompt_tokens": 1, "completion_tokens": 1}) + DONE, 1.0)

@@ -32,6 +32,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> It
     """A server without any key, on a host that can be reached from elsewhere."""
     env = {
         "INFERFLUX_API_KEYS": "",
+        "INFERFLUX_LOG_LEVEL": "debug",
         "INFERFLUX_OIDC_ISSUER": provider.issuer,
         "INFERFLUX_OIDC_AUDIENCE": AUDIENCE,
         "INFERFLUX_AUTH__OIDC__CLIENT_ID": CLI,
@@ -86,7 +87,7 @@ def user(tmp_path: Path, trusting: Stack) -> User:
     return User(tmp_path / "config", trusting.port)
 
 
-def test_a_login_from_begin_to_end(user: User, provider: Provider) -> None:
+def test_a_login_from_begin_to_end(user: User, provider: Provider, trusting: Stack) -> None:
     code, out, err = user.run("models")
     assert (code, out, "API key" in err) == (1, "", True)
 
@@ -109,6 +110,9 @@ def test_a_login_from_begin_to_end(user: User, provider: Provider) -> None:
     assert [each.returncode for each in processes] == [0, 0]
     # A key that is named comes first.
     assert user.run("models", "--api-key", "wrong")[0] == 1
+
+    log = trusting.log_path.read_text()
+    assert not any(part in log for token in (*first, *renewed, *user.tokens()) for part in token.split("."))
 
     assert user.run("logout")[0] == 0
     assert json.loads(user.file.read_text()) == {"servers": {}}

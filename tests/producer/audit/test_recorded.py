@@ -10,11 +10,12 @@ import pytest
 
 from producer.audit.keys import AuditKeys
 from producer.config import AuditConfig, AuditContent, AuditLevel
+from schemas.policy import GuardrailsPolicy
 from tests.conftest import Broker
 from tests.producer.audit.test_writer import records
 from tests.producer.conftest import CONFIG, READ_KEY, Edge, chat, running_edge, until_served
 from tests.producer.eventually import eventually
-from tests.producer.scripted_worker import ScriptedWorker
+from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.support.counts import full_or
 
 pytestmark = pytest.mark.nats
@@ -142,3 +143,22 @@ async def test_requests_go_on_while_nothing_can_be_recorded(broker: Broker, work
     # It begins a new chain, and has not forgotten anything.
     found = await records(broker)
     assert [each["action"] for each in found] == ["request.generate", "edge.stop"]
+
+
+async def test_what_a_guardrail_stops_is_recorded_without_its_words(broker: Broker, worker: ScriptedWorker) -> None:
+    async def betray(run: Run) -> None:
+        await run.finish("the", " password", " is")
+
+    worker.script = betray
+    config = replace(CONFIG, guardrails=GuardrailsPolicy(blocklist=("password",)))
+    async with running_edge(broker, config) as edge:
+        await until_served(edge)
+        answer = (await edge.post(chat("tell"))).json()
+        assert answer["choices"][0]["finish_reason"] == "content_filter"
+        assert (await edge.post(chat("my password"))).json()["error"]["code"] == "content_filter"
+    found = [each for each in await records(broker) if each["outcome"] == "denied"]
+    assert [(each["action"], each["actor"], each["target"], each["reason"]) for each in found] == [
+        ("answer.block", "alice", "echo", "blocklist"),
+        ("request.generate", "alice", "echo", "content_filter"),
+    ]
+    assert "password" not in str(found)

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from broker.subjects import STREAM_REQUESTS
-from producer.policy.live import LivePolicy
-from schemas.events import Cancelled
+from broker.records import read_records
+from broker.subjects import STREAM_REQUESTS, STREAM_TOKENS, journal
+from producer.edge.background import Background
+from producer.edge.ids import derive_request_id
+from producer.edge.output_filter import make_filter
+from producer.guardrails.guardrails import Guardrails
+from producer.metrics import EdgeMetrics
+from producer.policy.effective import lay_over
+from schemas.codec import decode_event, encode_event
+from schemas.events import Accepted, Cancelled
 from schemas.policy import GuardrailsPolicy
-from schemas.requests import ChatPrompt, PriorityClass
+from schemas.requests import ChatPrompt, Identity, PriorityClass
 from tests.conftest import Broker
 from tests.producer.conftest import ADMIN_KEY, CONFIG, Edge, chat, running_edge, until_served
 from tests.producer.eventually import eventually
@@ -44,8 +52,8 @@ async def put(edge: Edge, **change: Any) -> dict[str, Any]:
 
 async def messages(broker: Broker) -> int:
     """How many requests ever entered the queue."""
-    info = await broker.topology.js.stream_info(STREAM_REQUESTS)
-    return int(info.state.last_seq)
+    info = await broker.topology.api(f"STREAM.INFO.{STREAM_REQUESTS}")
+    return int(info["state"]["last_seq"])
 
 
 def error_of(answer: Any) -> tuple[int, str, str | None]:
@@ -70,7 +78,7 @@ def error_of(answer: Any) -> tuple[int, str, str | None]:
         ),
         ("/v1/chat/completions", {"messages": [{"role": "user", "name": WORD, "content": "hello"}]}, "messages"),
         ("/v1/completions", {"prompt": ["fine", "call 555-1234"]}, "prompt"),
-        ("/v1/completions", {"prompt": "x" * 30_000 + f" {WORD}"}, "prompt"),
+        ("/v1/completions", {"prompt": ["x" * 9000, "y" * 9000, "z" * 9000 + f" {WORD}"]}, "prompt"),
     ],
 )
 async def test_a_forbidden_prompt_is_refused_and_nothing_of_it_goes_anywhere(
@@ -165,9 +173,17 @@ async def test_what_is_held_back_comes_at_the_end(edge: Edge, worker: ScriptedWo
     assert text_of(events_of((await edge.post(chat(stream=True))).content)) == "into the deep se"
 
 
-async def test_without_guardrails_nothing_filters(broker: Broker) -> None:
-    policy = LivePolicy(CONFIG)
-    assert policy.current.guardrails == GuardrailsPolicy()
+async def test_without_rules_for_texts_nothing_stands_in_the_way_of_tokens() -> None:
+    guardrails = Guardrails(EdgeMetrics(CollectorRegistry()), Background())
+    factories = (guardrails.make_filter,)
+    assert make_filter(factories, Identity("alice"), "echo") is None
+    guardrails.learn(lay_over(replace(CONFIG, guardrails=RULES), None))
+    first = make_filter(factories, Identity("alice"), "echo")
+    assert first is not None
+    guardrails.learn(lay_over(CONFIG, None))
+    assert make_filter(factories, Identity("alice"), "echo") is None
+    # What has begun keeps its rules.
+    assert first.feed(0, f"a {WORD}.").ended is not None
 
 
 async def test_administrators_change_them_while_all_runs(edge: Edge, worker: ScriptedWorker) -> None:
@@ -276,3 +292,25 @@ async def test_rules_that_another_edge_stored_and_this_one_cannot_use_refuse_all
             return (await other.post(chat("hello"))).status_code == 200
 
         await eventually(is_served)
+
+
+async def test_a_call_whose_edge_died_before_it_was_queued_is_judged_by_who_queues_it(
+    edge: Edge, broker: Broker, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    """What its edge had changed in the prompt died with it."""
+    body = chat("my secret")
+    await edge.post(body, Idempotency_Key="like this")
+    heads = await read_records(broker.edge, STREAM_TOKENS, "inferflux.tok.*.*.head", is_complete=bool)
+    head = decode_event(heads[0].payload)
+    assert isinstance(head, Accepted)
+    for key in ("k1", "k2"):
+        orphan = head._replace(request_id=derive_request_id(head.owner, key, 0), idempotency_key=key)
+        await broker.edge.publish_acked(journal("dead", orphan.request_id).head, encode_event(orphan))
+    decision = tmp_path / "decision.json"
+    decision.write_text('{"allow": true, "redact": ["secret"]}')
+    await put(edge, opa_endpoint=f"file://{decision}")
+    answer = await edge.post(body, Idempotency_Key="k1")
+    assert answer.json()["choices"][0]["message"]["content"] == "my [redacted]"
+    await put(edge, blocklist=["secret"])
+    assert error_of(await edge.post(body, Idempotency_Key="k2"))[1] == "content_filter"
+    assert len(worker.runs) == 2

@@ -1,7 +1,6 @@
 """Expressions are read and written again without a change of meaning, and their beginnings are all beginnings."""
 
 import re
-import time
 
 import pytest
 import re2
@@ -116,13 +115,11 @@ def test_what_is_no_usable_expression_is_named(pattern: str, why: str) -> None:
 
 
 def test_an_expression_that_explodes_elsewhere_is_linear_here() -> None:
-    """Counted in work, not in time: the longer text takes about so many times longer, where it would never end."""
+    """Elsewhere this would not end before the test's time is up."""
     rules = TextRules((), (r"(a+)+$", r"(a|aa)+b"))
-    started = time.process_time()
     assert rules.broken_by("a" * 50_000 + "!") is None
     outcome = run(rules, ["a" * 20] * 150 + ["!"])
     assert not outcome.is_blocked
-    assert time.process_time() - started < 60
 
 
 def test_re2_takes_what_is_before_a_place_into_account() -> None:

@@ -68,7 +68,7 @@ def test_a_whole_answer_is_known_to_be_cut_before_it_is_over() -> None:
     assert not whole.is_cut()
     second.finish()
     assert whole.is_cut()
-    assert [(each.text, each.reason) for each in whole.collect()] == [("a ", "content_filter"), ("fine", "stop")]
+    assert [(each.text, each.finish_reason) for each in whole.collect()] == [("a ", "content_filter"), ("fine", "stop")]
 
 
 def test_a_whole_answer_without_a_filter_is_never_cut() -> None:

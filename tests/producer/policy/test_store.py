@@ -329,3 +329,38 @@ async def test_old_versions_make_room_for_new_ones(broker: Broker) -> None:
             for number in range(30, 300):
                 await one.add_key(f"k{number}", f"secret-{number}")
         assert (refused.value.code, one.store.fault) == (ErrorCode.POLICY_UNAVAILABLE, None)
+
+
+async def test_a_copy_that_is_ahead_of_the_broker_is_taken(broker: Broker, tmp_path: Path) -> None:
+    """As after a power cut, when the broker has lost its last writes; a revocation among them must not be undone."""
+    config = policy_config(tmp_path / "edge")
+    assert config.store is not None
+    copy = PolicyCopy(config.store)
+    async with running_store(broker, config) as one:
+        await one.add_key("k1", "first")
+        [before] = await one.store.history()
+        await one.store.change(ACTOR, "api_key.revoke", revoke("k1"))
+        await until(lambda: copy.version() == 2)
+    await lose_bucket(broker)
+    await broker.edge.publish_acked(bucket_subject(BUCKET_POLICY, KEY), before.data)
+    async with running_store(broker, config) as again, running_store(broker) as other:
+        assert [(each.store.version, each.opens("first")) for each in (again, other)] == [(2, False)] * 2
+
+
+async def test_a_copy_of_another_installation_is_left_alone(
+    broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = policy_config(tmp_path / "edge")
+    assert config.store is not None
+    async with running_store(broker, config) as one:
+        for number in range(3):
+            await one.set_limit(number)
+        await until(lambda: PolicyCopy(config.store).version() == 3)  # type: ignore[arg-type]
+    theirs = config.store.read_bytes()
+    await lose_bucket(broker)
+    async with running_store(broker) as other:
+        await other.set_limit(7)
+    async with running_store(broker, config) as again:
+        assert (again.store.version, again.limit) == (1, 7)
+        await again.set_limit(8)
+        assert config.store.read_bytes() == theirs

@@ -54,6 +54,8 @@ class LlamaContext:
         self.vocab_size = int(self._api.llama_vocab_n_tokens(model.vocab))
         self._buffers = BatchBuffers(library, self.max_batch_tokens)
         self._staging: list[npt.NDArray[np.uint8]] = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._logits_place = (0, 0)
+        self._logits_view: FloatArray = np.empty((0, self.vocab_size), np.float32)
         self.last_error = ""
 
     def close(self) -> None:
@@ -77,7 +79,12 @@ class LlamaContext:
         """A view of the last decode's logits, (num_rows, vocab_size), in the order of the rows."""
         if num_rows == 0:
             return np.empty((0, self.vocab_size), np.float32)
-        return np.ctypeslib.as_array(self._api.llama_get_logits(self._pointer), (num_rows, self.vocab_size))
+        pointer = self._api.llama_get_logits(self._pointer)
+        place = (ctypes.addressof(pointer.contents), num_rows)
+        if place != self._logits_place:  # the library seldom moves them, and making a view takes long
+            self._logits_view = np.ctypeslib.as_array(pointer, (num_rows, self.vocab_size))
+            self._logits_place = place
+        return self._logits_view
 
     def num_tokens(self, sequence: int) -> int:
         return int(self._api.llama_memory_seq_pos_max(self._memory, sequence)) + 1

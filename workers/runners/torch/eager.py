@@ -1,6 +1,6 @@
 """The decoder as PyTorch operations: for every device, and every processor.
 
-The sum that runs through the layers is float32; matrix products and attention are of the model's precision.
+The sum that runs through the layers is float32; matrix products are of the model's precision, attention of the KV's.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from workers.runners.torch.decoder import DecoderSizes
 from workers.runners.torch.graphs import DecodeGraphs, Record, StepTensors, record_cuda
 from workers.runners.torch.kv_memory import KvMemory, KvShape
 from workers.runners.torch.linear import Linear, make_linear
-from workers.runners.torch.precision import Precision
+from workers.runners.torch.precision import KvType, Precision
 from workers.runners.torch.rope import RopeTable, rope_table
 from workers.runners.torch.step import Step
 from workers.runners.torch.weights import LayerWeights, WeightReader
@@ -41,6 +41,7 @@ class Model:
     heads: Heads
     eps: float
     precision: Precision
+    kv_type: KvType
     rope: RopeTable
     embedding: torch.Tensor
     layers: list[Layer]
@@ -61,14 +62,17 @@ class EagerDecoder:
         precision: Precision,
         device: torch.device,
         sizes: DecoderSizes,
+        kv_type: KvType | None = None,
         record: Record | None = None,
     ) -> None:
-        """`record` makes a step that can be played back, where that is faster; None: on CUDA and nowhere else."""
+        """`kv_type` None: the precision, to which keys and values have been rounded anyhow. `record` makes a step that
+        can be played back, where that is faster; None: on CUDA and nowhere else."""
         self._device = device
-        self._model = load_model(reader, precision, device, sizes)
+        self.kv_type = kv_type or KvType(precision)
+        self._model = load_model(reader, precision, self.kv_type, device, sizes)
         self._record = record or (record_cuda if device.type == "cuda" else None)
         self._graphs: DecodeGraphs | None = None
-        self.kv_shape = KvShape(reader.config.num_layers, self._model.heads.page_elements, precision.dtype)
+        self.kv_shape = KvShape(reader.config.num_layers, self._model.heads.page_elements, self.kv_type.dtype)
 
     def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
         if self._record is not None:
@@ -86,16 +90,19 @@ class EagerDecoder:
             assert logits is not None
             return logits
 
-        return DecodeGraphs(compute, self._model.rope, self._model.precision.dtype, memory.spare_page, record)
+        return DecodeGraphs(compute, self._model.rope, self.kv_type.dtype, memory.spare_page, record)
 
 
-def load_model(reader: WeightReader, precision: Precision, device: torch.device, sizes: DecoderSizes) -> Model:
+def load_model(
+    reader: WeightReader, precision: Precision, kv_type: KvType, device: torch.device, sizes: DecoderSizes
+) -> Model:
     config = reader.config
     embedding = reader.embedding()
     return Model(
         heads=heads_of(config),
         eps=config.rms_norm_eps,
         precision=precision,
+        kv_type=kv_type,
         rope=rope_table(config, sizes.context, device),
         embedding=embedding,
         layers=[_layer(weights) for weights in reader.layers()],
@@ -114,7 +121,7 @@ def to_device(step: Step, model: Model, device: torch.device) -> StepTensors:
         cos=model.rope.cos.index_select(0, positions)[:, None],
         sin=model.rope.sin.index_select(0, positions)[:, None],
         slots=index(step.slots),
-        groups=plan_attention(step, model.precision.dtype, device),
+        groups=plan_attention(step, model.kv_type.dtype, device),
         logit_rows=index(step.logit_rows),
     )
 
@@ -138,13 +145,15 @@ def _attention_block(
     num_rows, width, kv_width = x.shape[0], heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim
     qkv = layer.qkv(_norm(x, layer.input_norm, model))
     if layer.q_norm is None:
-        turned = _rotate(qkv[:, : width + kv_width].view(num_rows, -1, heads.head_dim), step)
+        unturned = qkv[:, : width + kv_width].view(num_rows, -1, heads.head_dim)
     else:
-        turned = _rotate(_normed_heads(model, layer, qkv, width, kv_width), step)
+        unturned = _normed_heads(model, layer, qkv, width, kv_width)
+    turned = _rotate(unturned, step).to(model.kv_type.dtype)
     turned = turned.view(num_rows, width + kv_width)
     _by_slot(keys, kv_width).index_copy_(0, step.slots, turned[:, width:])
-    _by_slot(values, kv_width).index_copy_(0, step.slots, qkv[:, width + kv_width :])
-    return layer.out(attend(turned[:, :width], keys, values, step.groups, heads))
+    _by_slot(values, kv_width).index_copy_(0, step.slots, qkv[:, width + kv_width :].to(values.dtype))
+    attended = attend(turned[:, :width], keys, values, step.groups, heads)
+    return layer.out(attended.to(model.precision.dtype))
 
 
 def _mlp_block(model: Model, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -167,9 +176,9 @@ def _normed_heads(model: Model, layer: Layer, qkv: torch.Tensor, width: int, kv_
 
 
 def _rotate(x: torch.Tensor, step: StepTensors) -> torch.Tensor:
+    """Float32."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((first * step.cos - second * step.sin, second * step.cos + first * step.sin), dim=-1)
-    return turned.to(x.dtype)
+    return torch.cat((first * step.cos - second * step.sin, second * step.cos + first * step.sin), dim=-1)
 
 
 def _by_slot(pages: torch.Tensor, kv_width: int) -> torch.Tensor:

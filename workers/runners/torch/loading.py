@@ -21,7 +21,7 @@ from workers.runners.torch.native.build import CannotBuild
 from workers.runners.torch.native.decoder import NativeDecoder
 from workers.runners.torch.page_tables import PageTables
 from workers.runners.torch.pages import PagePool
-from workers.runners.torch.precision import Precision, choose_precision
+from workers.runners.torch.precision import KvType, Precision, choose_kv_type, choose_precision
 from workers.runners.torch.session import Session
 from workers.runners.torch.sizing import KvPlan, Room, choose_context, plan_kv
 from workers.runners.torch.weights import WeightReader
@@ -38,6 +38,7 @@ class Computer(NamedTuple):
 
     device: torch.device
     precision: Precision
+    kv_type: KvType | None
     threads: int
 
     def wants_kernel(self, machine: Processor) -> bool:
@@ -65,12 +66,13 @@ def load(spec: RunnerSpec, *, has_kernel: bool = True) -> Loaded:
         stack.callback(checkpoint.close)
         config, vocab_size = checkpoint.config, checkpoint.tokenizer.vocab_size
         device = choose_device(spec.gpu_layers, config.num_layers)
-        precision = choose_precision(spec.kv_type, device, processor())
+        kv_type = choose_kv_type(spec.kv_type)
+        precision = choose_precision(kv_type, device, processor())
         context = choose_context(spec, config)
         try:
             reader = WeightReader(checkpoint, precision, device)
             sizes = DecoderSizes(vocab_size, context)
-            computer = Computer(device, precision, threads)
+            computer = Computer(device, precision, kv_type, threads)
             decoder = make_decoder(reader, sizes, computer, has_kernel=has_kernel)
             room = Room(free_bytes(device), decoder.kv_shape.page_bytes, threads, device.type != "cpu")
             plan = plan_kv(spec, context, room)
@@ -89,10 +91,10 @@ def make_decoder(reader: WeightReader, sizes: DecoderSizes, computer: Computer, 
     """Our own kernel where it runs and is faster, else PyTorch's operations."""
     if has_kernel and computer.wants_kernel(processor()):
         try:
-            return NativeDecoder(reader, sizes, computer.threads)
+            return NativeDecoder(reader, sizes, computer.threads, computer.kv_type)
         except CannotBuild as error:
             logger.warning("computing with PyTorch's operations: %s", error)
-    return EagerDecoder(reader, computer.precision, computer.device, sizes)
+    return EagerDecoder(reader, computer.precision, computer.device, sizes, computer.kv_type)
 
 
 def _batch_tokens(spec: RunnerSpec) -> int:

@@ -17,7 +17,7 @@ def describe(loaded: Loaded, template_override: str | None) -> Opened:
     facts = describe_checkpoint(
         loaded.checkpoint,
         template_override,
-        identity=("torch", loaded.precision),
+        identity=("torch", loaded.precision, loaded.decoder.kv_type),
         description=_description(loaded),
     )
     return Opened(facts, _capabilities(loaded))
@@ -38,7 +38,7 @@ def _capabilities(loaded: Loaded) -> Capabilities:
         page_size=PAGE_SIZE,
         can_export=True,
         exact_batching=loaded.decoder.is_row_exact,
-        kv_format=f"torch {loaded.precision} {loaded.decoder.layout}",
+        kv_format=f"torch {loaded.decoder.kv_type} {loaded.decoder.layout}",
         emit_interval_s=_EMIT_INTERVAL_S if takes_all else 0.0,
         max_running=plan.sequences,
     )
@@ -52,6 +52,6 @@ def _description(loaded: Loaded) -> str:
         loaded.checkpoint.description,
         f"{loaded.precision} ({loaded.decoder.name}){threads}",
         f"{plan.sequences} sequences of up to {plan.context} tokens",
-        f"paged KV of {plan.token_budget} tokens",
+        f"paged {loaded.decoder.kv_type} KV of {plan.token_budget} tokens",
     ]
     return ", ".join(parts)

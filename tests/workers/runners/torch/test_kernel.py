@@ -20,6 +20,7 @@ from tests.support.safetensors_folder import (
 )
 from tests.workers.runners.torch.conftest import OpenModel
 from tests.workers.runners.torch.references import load_reference, reference_logits
+from workers.runners.base import RunnerError
 
 pytestmark = [pytest.mark.torch, pytest.mark.skipif(bool(why_no_torch()), reason=why_no_torch() or "")]
 
@@ -56,12 +57,13 @@ def tokens(seed: int, count: int) -> list[int]:
         ("qwen3", 2, 1, 256),
     ],
 )
+@pytest.mark.parametrize("kv_type", ["f16", "bf16"])
 def test_it_computes_what_transformers_does(
-    open_model: OpenModel, tmp_path: Path, architecture: str, heads: int, kv_heads: int, head_dim: int
+    open_model: OpenModel, tmp_path: Path, architecture: str, heads: int, kv_heads: int, head_dim: int, kv_type: str
 ) -> None:
     """Every head size it was written for, with the architectures' biases and norms, and groups that fill no tile."""
     folder = model_folder(tmp_path / "model", architecture, num_heads=heads, num_kv_heads=kv_heads, head_dim=head_dim)
-    driver = open_model(folder, context=256, sequences=2, kv_type="bf16")
+    driver = open_model(folder, context=256, sequences=2, kv_type=kv_type)
     assert "own kernel" in driver.facts.description
     token_ids = tokens(1, 150)
     here = driver.feed(driver.create(), token_ids, chunk=64)
@@ -76,7 +78,42 @@ def test_it_computes_what_transformers_does(
 @pytest.fixture(scope="module")
 def driver(open_model: OpenModel, tmp_path_factory: pytest.TempPathFactory) -> Driver:
     folder = model_folder(tmp_path_factory.mktemp("model") / "model", "qwen2", num_heads=6, num_kv_heads=2, head_dim=64)
-    return open_model(folder, context=256, sequences=40, kv_type="bf16")
+    return open_model(folder, context=256, sequences=40)
+
+
+def test_numbers_of_any_size_are_rounded_alike(open_model: OpenModel, tmp_path: Path) -> None:
+    """Rows of weights from tiny to huge, one of zeros, and a few weights that are most of their row: products stay as
+    near as BF16's, and no sum overflows. Wider than a block, so that sums are of more than one."""
+    folder = model_folder(tmp_path / "model", "llama", num_heads=2, head_dim=32, intermediate_size=1632)
+    config = dataclasses.replace(
+        tiny_config("llama", tiny_tokenizer().get_vocab_size()), num_heads=2, head_dim=32, intermediate_size=1632
+    )
+    random = np.random.default_rng(5)
+    tensors = {}
+    for name, values in random_tensors(config):
+        if "gate_proj" in name:
+            values[0] = 0
+        if "up_proj" in name:
+            values *= np.exp2(random.integers(-12, 5, len(values)))[:, None].astype(np.float32)
+        if "down_proj" in name:
+            values[:, :3] *= 30
+        tensors[name] = values
+    write_tensors(folder, tensors.items(), "BF16")
+    driver = open_model(folder, context=256, sequences=2)
+    token_ids = tokens(6, 100)
+    here = driver.feed(driver.create(), token_ids)
+    there = reference_logits(load_reference(folder), token_ids)[:, : here.shape[1]]
+    theirs = reference_logits(load_reference(folder, torch.bfloat16), token_ids)[:, : here.shape[1]]
+    assert np.abs(here - there).max() <= np.abs(theirs - there).max() / 2
+
+
+def test_weights_that_are_no_numbers_are_found_by_the_trial_step(open_model: OpenModel, tmp_path: Path) -> None:
+    folder = tiny_copy(tmp_path / "spoilt", "qwen3", "BF16")
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: -16 * 1024] + b"\xff" * 16 * 1024)
+    with pytest.raises(RunnerError, match="not numbers"):
+        open_model(folder)
 
 
 def test_a_row_is_the_same_in_any_company(driver: Driver) -> None:

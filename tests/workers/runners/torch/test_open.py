@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.driver import MAX_MEAN_KL, mean_kl
 from tests.support.models import why_no_torch
 from tests.support.safetensors_folder import tiny_copy, tiny_folder
 from tests.workers.runners.torch.conftest import OpenModel
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.skipif(bool(why_no_torch()), reason
         ({"sequences": 0}, "sequences must be at least 1"),
         ({"context": 513}, "context must be from 1 to 512"),
         ({"context": 0}, "context must be from 1 to 512"),
-        ({"kv_type": "q8_0"}, "kv_type 'q8_0' is not one of f32, bf16"),
+        ({"kv_type": "q8_0"}, "kv_type 'q8_0' is not one of f32, f16, bf16"),
         ({"context": 512, "kv_pages": 31}, "set runtime.paged_kv.cpu_pages to 32 or more"),
         ({"kv_pages": 10**12}, "of memory and"),
         ({"gpu_layers": 1}, "gpu_layers is 1"),
@@ -89,6 +90,7 @@ def test_a_runner_opens_once_and_anew_after_close() -> None:
 def test_the_fingerprint_tells_weights_template_and_precision_apart(open_model: OpenModel) -> None:
     specs: list[tuple[Path, dict[str, object]]] = [
         (tiny_folder(), {"kv_type": "f32"}),
+        (tiny_folder(), {"kv_type": "f16"}),
         (tiny_folder(), {"kv_type": "bf16"}),
         (tiny_folder("qwen2"), {"kv_type": "f32"}),
         (tiny_folder(), {"kv_type": "f32", "chat_template": "{{ messages }}"}),
@@ -96,6 +98,22 @@ def test_the_fingerprint_tells_weights_template_and_precision_apart(open_model: 
     prints = [open_model(source, context=64, sequences=1, **more).facts.fingerprint for source, more in specs]
     assert len(set(prints)) == len(prints)
     assert all(len(text) == 32 for text in prints)
+
+
+@pytest.mark.parametrize("has_kernel", [True, False], ids=["kernel", "eager"])
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16"])
+def test_kv_is_of_the_type_asked_for(open_model: OpenModel, kv_type: str, has_kernel: bool) -> None:
+    driver = open_model(tiny_folder("qwen3"), context=64, sequences=1, kv_type=kv_type, has_kernel=has_kernel)
+    session = driver.runner._open_session()  # type: ignore[attr-defined]
+    assert str(session._memory.keys.dtype) == {"f32": "torch.float32", "f16": "torch.float16"}.get(
+        kv_type, "torch.bfloat16"
+    )
+    assert f"paged {kv_type} KV" in driver.facts.description
+    assert kv_type in driver.capabilities.kv_format.split()
+    logits = driver.feed(driver.create(), [5, 6, 7, 8] * 10, chunk=7)
+    exact_driver = open_model(tiny_folder("qwen3"), context=64, sequences=1, kv_type="f32", has_kernel=False)
+    exact = exact_driver.feed(exact_driver.create(), [5, 6, 7, 8] * 10)
+    assert mean_kl(exact, logits) <= MAX_MEAN_KL
 
 
 def test_without_a_compiler_pytorch_computes_and_the_reason_is_said(

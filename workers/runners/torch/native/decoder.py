@@ -1,4 +1,4 @@
-"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 BF16."""
+"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 VNNI and BF16."""
 
 import ctypes
 import weakref
@@ -13,7 +13,14 @@ from workers.runners.torch.attention import heads_of
 from workers.runners.torch.decoder import DecoderSizes
 from workers.runners.torch.kv_memory import KvMemory, KvShape
 from workers.runners.torch.native.build import CannotBuild, kernel_library
-from workers.runners.torch.native.library import KernelLibrary, LayerPointers, ModelPointers, StepPointers
+from workers.runners.torch.native.library import (
+    KernelLibrary,
+    LayerPointers,
+    MatrixPointers,
+    ModelPointers,
+    StepPointers,
+)
+from workers.runners.torch.precision import KvType
 from workers.runners.torch.rope import rope_table
 from workers.runners.torch.step import Step
 from workers.runners.torch.weights import LayerWeights, WeightReader
@@ -34,18 +41,22 @@ def why_not(config: ModelConfig) -> str | None:
 
 
 class NativeDecoder:
-    """See `Decoder`. BF16 weights, activations and KV; everything else float32."""
+    """See `Decoder`. BF16 weights, laid out as 16-bit integers; F16 or BF16 KV; float32 between products."""
 
-    layout = "16-token pages, paired"
+    layout = "16-token pages, keys by dimension"
     is_row_exact = True
     name = "own kernel"
 
-    def __init__(self, reader: WeightReader, sizes: DecoderSizes, threads: int) -> None:
+    def __init__(self, reader: WeightReader, sizes: DecoderSizes, threads: int, kv_type: KvType | None = None) -> None:
         """Raises CannotBuild with the reason why there is no kernel."""
         config = reader.config
         reason = why_not(config)
         if reason is not None:
             raise CannotBuild(reason)
+        # F16 by default: as large as BF16, and its rounding an eighth.
+        self.kv_type = kv_type or KvType.F16
+        if self.kv_type not in (KvType.F16, KvType.BF16):
+            raise CannotBuild(f"KV in {self.kv_type} is none of f16, bf16")
         self._library = KernelLibrary(kernel_library())
         self._sizes = sizes
         self._kept: list[torch.Tensor] = []
@@ -53,7 +64,7 @@ class NativeDecoder:
         self._memory: KvMemory | None = None
         self._scratch = self._library.new_scratch()
         self._finalizer = weakref.finalize(self, self._library.free_scratch, self._scratch)
-        self.kv_shape = KvShape(config.num_layers, heads_of(config).page_elements, torch.bfloat16)
+        self.kv_shape = KvShape(config.num_layers, heads_of(config).page_elements, self.kv_type.dtype)
 
     def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
         self._bind(memory)
@@ -108,6 +119,7 @@ class NativeDecoder:
             intermediate=config.intermediate_size,
             vocab=sizes.vocab_size,
             threads=threads,
+            kv_is_f16=self.kv_type is KvType.F16,
             eps=config.rms_norm_eps,
             layers=(LayerPointers * len(layers))(*layers),
             embedding=self._keep(embedding),
@@ -130,12 +142,13 @@ class NativeDecoder:
             down=self._pack(weights.down),
         )
 
-    def _pack(self, matrix: torch.Tensor) -> int:
+    def _pack(self, matrix: torch.Tensor) -> MatrixPointers:
         matrix = matrix.contiguous()
         num_out, num_in = matrix.shape
-        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.bfloat16)
-        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr())
-        return self._keep(panels)
+        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.int16)
+        units = torch.empty(num_out, dtype=torch.float32)
+        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr(), units.data_ptr())
+        return MatrixPointers(self._keep(panels), self._keep(units))
 
     def _keep(self, tensor: torch.Tensor) -> int:
         """The address of a tensor that lives as long as the decoder."""

@@ -7,31 +7,32 @@ from pathlib import Path
 from workers.runners.torch.native.build import CannotBuild
 
 
+class MatrixPointers(Structure):
+    _fields_ = (("panels", c_void_p), ("units", c_void_p))
+
+
 class LayerPointers(Structure):
-    _fields_ = tuple(
-        (name, c_void_p)
-        for name in (
-            "input_norm",
-            "qkv",
-            "qkv_bias",
-            "q_norm",
-            "k_norm",
-            "out",
-            "post_norm",
-            "gate_up",
-            "down",
-        )
+    _fields_ = (
+        ("input_norm", c_void_p),
+        ("qkv", MatrixPointers),
+        *((name, c_void_p) for name in ("qkv_bias", "q_norm", "k_norm")),
+        ("out", MatrixPointers),
+        ("post_norm", c_void_p),
+        ("gate_up", MatrixPointers),
+        ("down", MatrixPointers),
     )
 
 
 class ModelPointers(Structure):
     _fields_ = (
         *((name, c_int32) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim")),
-        *((name, c_int32) for name in ("intermediate", "vocab", "threads")),
+        *((name, c_int32) for name in ("intermediate", "vocab", "threads", "kv_is_f16")),
         ("eps", c_float),
         ("layer_stride", c_int64),
         ("layers", POINTER(LayerPointers)),
-        *((name, c_void_p) for name in ("embedding", "norm", "head", "cos", "sin", "keys", "values")),
+        *((name, c_void_p) for name in ("embedding", "norm")),
+        ("head", MatrixPointers),
+        *((name, c_void_p) for name in ("cos", "sin", "keys", "values")),
     )
 
 
@@ -53,7 +54,7 @@ class KernelLibrary:
         except OSError as error:
             raise CannotBuild(f"{path} does not load: {error}") from error
         self.pack = library.pack
-        self.pack.argtypes = (c_void_p, c_int32, c_int32, c_void_p)
+        self.pack.argtypes = (c_void_p, c_int32, c_int32, c_void_p, c_void_p)
         self.pack.restype = None
         self.new_scratch = library.new_scratch
         self.new_scratch.restype = c_void_p

@@ -1,11 +1,17 @@
-// One step of a Llama-family decoder on a processor with AVX-512 BF16: mixed prompts and decodes, whole, in one call.
+// One step of a Llama-family decoder on a processor with AVX-512 and its 16-bit integer dot product: mixed prompts and
+// decodes, whole, in one call.
 //
-// Weights, activations that go into a product, keys and values are BF16; sums, norms, rotation, softmax and the stream
-// between layers are float32. Every row is computed by the same instructions in the same order whatever else is in the
+// Keys and values are F16 or BF16. Matrix products are of 16-bit integers: of weights with a power of two for each output,
+// of activations with a factor for each row. Both keep 12 bits and more where BF16 keeps 8, and that is what brings logits
+// several times nearer to float32's, in as many instructions. Everything else is float32.
+// Integer sums are exact, and every row is computed by the same instructions in the same order whatever else is in the
 // batch, so that a row's logits do not depend on its company, to the bit.
 //
+// A sum of products of integers fits in 32 bits: it is at most the length of the one vector times that of the other, of a
+// block of kBlock numbers, and those are held below kWeightLength and kRowLength.
+//
 // Layouts. Weight [N/32][K/2][32][2]: a panel of 32 outputs, pairs along K, as the dot product wants them. Page of a
-// layer, for each key head: keys [D/2][16 tokens][2], values [8 pairs of tokens][D][2].
+// layer, for each key head: keys [D][16 tokens], values [16 tokens][D].
 
 #include <immintrin.h>
 #include <omp.h>
@@ -21,8 +27,6 @@
 
 namespace {
 
-using bf16 = uint16_t;
-
 constexpr int kPage = 16;
 constexpr int kPanel = 32;
 // Rows that share a pass over a panel: 24 sums stay in registers.
@@ -30,20 +34,42 @@ constexpr int kRows = 12;
 constexpr int kPanelsAtOnce = 4;
 constexpr int kPrefetch = 4096;
 constexpr float kMinusInfinity = -1e30f;
+// The most numbers summed as integers, and how long a vector of so many may be. Rounded to integers it may be longer by
+// half the root of kBlock; the product stays below 2^31.
+constexpr int kBlock = 768;
+constexpr float kWeightLength = 32760.f;
+constexpr float kRowLength = 65470.f;
+constexpr float kMost = 32767.f;
 
 // ---- small things
 
-inline __m512 widen(const bf16* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
+// Numbers of 16 bits, 16 at a time. As elements of keys and values they are told apart by type.
+struct Bf16 {
+    uint16_t bits;
 
-inline void narrow(bf16* p, __m512 v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+    float value() const {
+        const uint32_t whole = (uint32_t)bits << 16;
+        float value;
+        std::memcpy(&value, &whole, sizeof value);
+        return value;
+    }
 
-inline __m512bh pair(const void* p) {
-    int32_t both;
-    std::memcpy(&both, p, sizeof both);
-    return (__m512bh)_mm512_set1_epi32(both);
-}
+    static __m512 load(const void* p) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+    }
+
+    static void store(void* p, __m512 v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+};
+
+struct F16 {
+    uint16_t bits;
+
+    static __m512 load(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+
+    static void store(void* p, __m512 v) {
+        _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+};
 
 // e^x for x <= 88: 2^n times a polynomial.
 inline __m512 exponential(__m512 x) {
@@ -69,10 +95,10 @@ inline float rms_scale(const float* x, int size, float eps) {
     return 1.f / std::sqrt(_mm512_reduce_add_ps(sum) / size + eps);
 }
 
-void norm_row(const float* x, const float* weight, float eps, int size, bf16* out) {
+void norm_row(const float* x, const float* weight, float eps, int size, float* out) {
     const __m512 scale = _mm512_set1_ps(rms_scale(x, size, eps));
     for (int k = 0; k < size; k += 16)
-        narrow(out + k, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + k), scale), _mm512_loadu_ps(weight + k)));
+        _mm512_storeu_ps(out + k, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + k), scale), _mm512_loadu_ps(weight + k)));
 }
 
 // A grown buffer keeps its size. Contents are lost.
@@ -96,43 +122,128 @@ struct Buffer {
 
 enum class Store { kSet, kAdd };
 
+// What an integer stands for, of each output, and of each row.
+struct Matrix {
+    const int16_t* panels;
+    const float* units;
+};
+
+struct Rows {
+    const int16_t* values;
+    const float* units;
+};
+
 struct Weight {
-    const bf16* panels;
+    Matrix matrix;
     const float* bias;  // may be null
     int num_out;
     int num_in;
 };
 
+// num_in in as few equal blocks as can be; the last may be shorter.
+inline int block_size(int num_in) {
+    const int num_blocks = (num_in + kBlock - 1) / kBlock;
+    return ((num_in + num_blocks - 1) / num_blocks + 31) / 32 * 32;
+}
+
+// To integers. Returns what one of them stands for; not a number if any of the row is none or infinite.
+float round_row(const float* x, int size, int16_t* out) {
+    const int block = block_size(size);
+    float longest = 0.f;
+    __m512 most = _mm512_set1_ps(1e-30f);
+    for (int start = 0; start < size; start += block) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int k = start; k < std::min(start + block, size); k += 16) {
+            const __m512 v = _mm512_loadu_ps(x + k);
+            sum = _mm512_fmadd_ps(v, v, sum);
+            most = _mm512_max_ps(most, _mm512_abs_ps(v));
+        }
+        const float length = std::sqrt(_mm512_reduce_add_ps(sum));
+        if (!std::isfinite(length)) return NAN;
+        longest = std::max(longest, length);
+    }
+    const float factor = std::min(kRowLength / std::max(longest, 1e-30f), kMost / _mm512_reduce_max_ps(most));
+    for (int k = 0; k < size; k += 16) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(factor)));
+        _mm256_storeu_si256((__m256i*)(out + k), _mm512_cvtsepi32_epi16(v));
+    }
+    return 1.f / factor;
+}
+
+// The power of two that makes the longest block of a weight's row nearly as long as may be: most numbers lose nothing.
+float weight_unit(const Bf16* row, int num_in) {
+    const int block = block_size(num_in);
+    double longest = 0;
+    for (int start = 0; start < num_in; start += block) {
+        double sum = 0;
+        for (int k = start; k < std::min(start + block, num_in); k++) sum += (double)row[k].value() * row[k].value();
+        if (!std::isfinite(sum)) return NAN;
+        longest = std::max(longest, std::sqrt(sum));
+    }
+    return std::exp2(std::max(std::ceil(std::log2(longest / kWeightLength)), -120.));
+}
+
+inline __m512i pair(const int16_t* p) {
+    int32_t both;
+    std::memcpy(&both, p, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+
+// GCC copies every sum for the intrinsic, and there are as many sums as registers hold.
+inline void add_products(__m512i& sum, __m512i x, __m512i w) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w)); }
+
+// Into result [R][2]. A function of its own, so that nothing but its sums asks for registers.
 template <int R>
-inline void panel_rows(const bf16* x, int64_t x_stride, const bf16* panel, int num_in, __m512 (&sums)[R][2]) {
-    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (int k = 0; k < num_in; k += 2) {
-        const bf16* w = panel + (int64_t)k * kPanel;
-        if (R <= 4) {
+__attribute__((noinline)) void block_rows(const int16_t* x, int64_t x_stride, const int16_t* panel, int size,
+                                          __m512i* result) {
+    __m512i sums[R][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    for (int k = 0; k < size; k += 2) {
+        const int16_t* w = panel + (int64_t)k * kPanel;
+        if (R <= 8) {
             _mm_prefetch((const char*)(w + kPrefetch / 2), _MM_HINT_T0);
             _mm_prefetch((const char*)(w + kPrefetch / 2 + 32), _MM_HINT_T0);
         }
-        const __m512bh low = (__m512bh)_mm512_loadu_si512(w), high = (__m512bh)_mm512_loadu_si512(w + 32);
+        const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 32);
+#pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            const __m512bh v = pair(x + r * x_stride + k);
-            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], v, low);
-            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], v, high);
+            const __m512i v = pair(x + r * x_stride + k);
+            add_products(sums[r][0], v, low);
+            add_products(sums[r][1], v, high);
         }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        for (int half = 0; half < 2; half++) result[2 * r + half] = sums[r][half];
+}
+
+template <int R>
+inline void panel_rows(const int16_t* x, const int16_t* panel, int num_in, __m512 (&sums)[R][2]) {
+    const int block = block_size(num_in);
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (int k = 0; k < num_in; k += block) {
+        __m512i of_block[R * 2];
+        block_rows<R>(x + k, num_in, panel + (int64_t)k * kPanel, std::min(block, num_in - k), of_block);
+        for (int r = 0; r < R; r++)
+            for (int half = 0; half < 2; half++)
+                sums[r][half] = _mm512_add_ps(sums[r][half], _mm512_cvtepi32_ps(of_block[2 * r + half]));
     }
 }
 
 template <int R>
-inline void multiply_rows(const bf16* x, const Weight& w, int panel, float* out, int64_t out_stride, Store store) {
+inline void multiply_rows(const Rows& x, int row, const Weight& w, int panel, float* out, int64_t stride, Store store) {
     __m512 sums[R][2];
-    panel_rows<R>(x, w.num_in, w.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
+    panel_rows<R>(x.values + (int64_t)row * w.num_in, w.matrix.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
     for (int half = 0; half < 2; half++) {
         const int n = panel * kPanel + half * 16, count = std::min(16, w.num_out - n);
         if (count <= 0) return;
         const __mmask16 mask = (__mmask16)((1u << count) - 1);
+        const __m512 units = _mm512_maskz_loadu_ps(mask, w.matrix.units + n);
         const __m512 bias = w.bias ? _mm512_maskz_loadu_ps(mask, w.bias + n) : _mm512_setzero_ps();
         for (int r = 0; r < R; r++) {
-            float* to = out + r * out_stride + n;
-            __m512 v = sums[r][half];
+            float* to = out + (row + r) * stride + n;
+            __m512 v = _mm512_mul_ps(_mm512_mul_ps(sums[r][half], units), _mm512_set1_ps(x.units[row + r]));
             if (w.bias) v = _mm512_add_ps(v, bias);
             if (store == Store::kAdd) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to));
             _mm512_mask_storeu_ps(to, mask, v);
@@ -140,21 +251,22 @@ inline void multiply_rows(const bf16* x, const Weight& w, int panel, float* out,
     }
 }
 
-void multiply_panels(const bf16* x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
+void multiply_panels(const Rows& x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
                      Store store) {
     const auto block = [&](auto size, int r) {
         for (int panel = first; panel < last; panel++)
-            multiply_rows<decltype(size)::value>(x + (int64_t)r * w.num_in, w, panel, out + r * stride, stride, store);
+            multiply_rows<decltype(size)::value>(x, r, w, panel, out, stride, store);
     };
     int r = 0;
     for (; r + kRows <= rows; r += kRows) block(std::integral_constant<int, kRows>(), r);
+    for (; r + 8 <= rows; r += 8) block(std::integral_constant<int, 8>(), r);
     for (; r + 4 <= rows; r += 4) block(std::integral_constant<int, 4>(), r);
     for (; r + 2 <= rows; r += 2) block(std::integral_constant<int, 2>(), r);
     for (; r < rows; r++) block(std::integral_constant<int, 1>(), r);
 }
 
 // out [rows, num_out] (+)= x [rows, num_in] times the weight. To be called by all threads of a region; ends in a barrier.
-void multiply(const bf16* x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
+void multiply(const Rows& x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
     const int num_panels = (w.num_out + kPanel - 1) / kPanel;
     const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
     const int first = num_panels * thread / threads, last = num_panels * (thread + 1) / threads;
@@ -182,16 +294,16 @@ struct Running {
 };
 
 // R rows of queries of one key head over the pages of one sequence; row r sees `seen[r]` tokens. J: head_dim / 16.
-template <int R, int J>
-void attend_rows(const float* const* queries, bf16* const* outputs, const int* seen, const bf16* keys,
-                 const bf16* values, const int* pages, int64_t page_stride, float scale) {
+template <int R, int J, typename Kv>
+void attend_rows(const float* const* queries, float* const* outputs, const int* seen, const Kv* keys, const Kv* values,
+                 const int* pages, int64_t page_stride, float scale) {
     constexpr int D = J * 16;
-    alignas(64) bf16 q[R][D];
+    alignas(64) float q[R][D];
     Running<J> rows[R];
     int longest = 0;
     for (int r = 0; r < R; r++) {
         for (int j = 0; j < J; j++) {
-            narrow(q[r] + j * 16, _mm512_mul_ps(_mm512_loadu_ps(queries[r] + j * 16), _mm512_set1_ps(scale)));
+            _mm512_store_ps(q[r] + j * 16, _mm512_mul_ps(_mm512_loadu_ps(queries[r] + j * 16), _mm512_set1_ps(scale)));
             rows[r].sums[j] = _mm512_setzero_ps();
         }
         rows[r].most = kMinusInfinity;
@@ -200,18 +312,17 @@ void attend_rows(const float* const* queries, bf16* const* outputs, const int* s
     }
     for (int first = 0; first < longest; first += kPage) {
         const int64_t base = pages[first / kPage] * page_stride;
-        const bf16 *key = keys + base, *value = values + base;
+        const Kv *key = keys + base, *value = values + base;
         __m512 even[R], odd[R];
         for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_ps();
-        for (int d = 0; d < D; d += 4) {
-            const __m512bh k0 = (__m512bh)_mm512_loadu_si512(key + d * kPage);
-            const __m512bh k1 = (__m512bh)_mm512_loadu_si512(key + d * kPage + 32);
+        for (int d = 0; d < D; d += 2) {
+            const __m512 k0 = Kv::load(key + d * kPage), k1 = Kv::load(key + (d + 1) * kPage);
             for (int r = 0; r < R; r++) {
-                even[r] = _mm512_dpbf16_ps(even[r], pair(q[r] + d), k0);
-                odd[r] = _mm512_dpbf16_ps(odd[r], pair(q[r] + d + 2), k1);
+                even[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d]), k0, even[r]);
+                odd[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d + 1]), k1, odd[r]);
             }
         }
-        alignas(32) bf16 weights[R][kPage];
+        alignas(64) float weights[R][kPage];
         for (int r = 0; r < R; r++) {
             Running<J>& row = rows[r];
             const int count = std::clamp(seen[r] - first, 0, kPage);
@@ -228,18 +339,18 @@ void attend_rows(const float* const* queries, bf16* const* outputs, const int* s
             const __m512 p =
                 _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(row.most))));
             row.total += _mm512_reduce_add_ps(p);
-            narrow(weights[r], p);
+            _mm512_store_ps(weights[r], p);
         }
-        for (int t = 0; t < kPage; t += 2)
+        for (int t = 0; t < kPage; t++)
             for (int j = 0; j < J; j++) {
-                const __m512bh v = (__m512bh)_mm512_loadu_si512(value + t * D + j * 32);
+                const __m512 v = Kv::load(value + t * D + j * 16);
                 for (int r = 0; r < R; r++)
-                    rows[r].sums[j] = _mm512_dpbf16_ps(rows[r].sums[j], pair(weights[r] + t), v);
+                    rows[r].sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r][t]), v, rows[r].sums[j]);
             }
     }
     for (int r = 0; r < R; r++) {
         const __m512 share = _mm512_set1_ps(1.f / rows[r].total);
-        for (int j = 0; j < J; j++) narrow(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
+        for (int j = 0; j < J; j++) _mm512_storeu_ps(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
     }
 }
 
@@ -254,14 +365,14 @@ struct Tile {
 
 struct Layer {
     const float* input_norm;
-    const bf16* qkv;
+    Matrix qkv;
     const float* qkv_bias;
     const float* q_norm;
     const float* k_norm;
-    const bf16* out;
+    Matrix out;
     const float* post_norm;
-    const bf16* gate_up;
-    const bf16* down;
+    Matrix gate_up;
+    Matrix down;
 };
 
 }  // namespace
@@ -270,16 +381,17 @@ extern "C" {
 
 struct Model {
     int32_t num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, vocab, threads;
+    int32_t kv_is_f16;  // else BF16
     float eps;
     int64_t layer_stride;  // of keys and values, in elements
     const Layer* layers;
-    const bf16* embedding;
+    const Bf16* embedding;
     const float* norm;
-    const bf16* head;
+    Matrix head;
     const float* cos;
     const float* sin;
-    bf16* keys;
-    bf16* values;
+    void* keys;
+    void* values;
 };
 
 struct Step {
@@ -293,20 +405,24 @@ struct Step {
 namespace {
 
 struct Scratch {
-    Buffer<float> x, qkv, gate_up;
-    Buffer<bf16> in, attended, active;
+    // `plain`: what is to be rounded into `in` and `units`.
+    Buffer<float> x, qkv, gate_up, plain, units;
+    Buffer<int16_t> in;
     Buffer<int32_t> sequence_of;
     std::vector<Tile> tiles;
 
     bool reserve(const Model& m, int rows) {
         const size_t n = rows;
         const Heads heads{m.num_heads, m.num_kv_heads, m.head_dim};
+        const size_t narrow = std::max(m.hidden, m.num_heads * m.head_dim);
         return x.reserve(n * m.hidden) && qkv.reserve(n * heads.width()) && gate_up.reserve(n * 2 * m.intermediate) &&
-               in.reserve(n * m.hidden) && attended.reserve(n * m.num_heads * m.head_dim) &&
-               active.reserve(n * m.intermediate) && sequence_of.reserve(n);
+               plain.reserve(n * narrow) && units.reserve(n) && in.reserve(n * std::max<size_t>(narrow, m.intermediate)) &&
+               sequence_of.reserve(n);
     }
 };
 
+// Kv: the type of keys and values.
+template <typename Kv>
 class Pass {
    public:
     Pass(const Model& model, const Step& step, Scratch& scratch)
@@ -333,36 +449,46 @@ class Pass {
 #pragma omp single
             stop = *s.is_aborted != 0;
             if (stop) return;
-            attention(m.layers[l], m.keys + l * m.layer_stride, m.values + l * m.layer_stride);
+            attention(m.layers[l], (Kv*)m.keys + l * m.layer_stride, (Kv*)m.values + l * m.layer_stride);
             mlp(m.layers[l]);
         }
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_logits; i++)
-            norm_row(b.x.data + (int64_t)s.logit_rows[i] * m.hidden, m.norm, m.eps, m.hidden, input(i));
-        multiply(b.in.data, s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
+            norm(s.logit_rows[i], m.norm, i);
+        multiply(rows(), s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
     }
 
     bool stop = false;
 
    private:
-    bf16* input(int row) { return b.in.data + (int64_t)row * m.hidden; }
+    Rows rows() const { return {b.in.data, b.units.data}; }
+
+    void round(const float* x, int size, int row) {
+        b.units.data[row] = round_row(x, size, b.in.data + (int64_t)row * size);
+    }
+
+    void norm(int from, const float* weight, int to) {
+        float* plain = b.plain.data + (int64_t)to * m.hidden;
+        norm_row(b.x.data + (int64_t)from * m.hidden, weight, m.eps, m.hidden, plain);
+        round(plain, m.hidden, to);
+    }
 
     void embed(int row) {
-        const bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
+        const Bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
         float* to = b.x.data + (int64_t)row * m.hidden;
-        for (int k = 0; k < m.hidden; k += 16) _mm512_storeu_ps(to + k, widen(from + k));
+        for (int k = 0; k < m.hidden; k += 16) _mm512_storeu_ps(to + k, Bf16::load(from + k));
     }
 
     void norm_rows(const float* weight) {
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++)
-            norm_row(b.x.data + (int64_t)i * m.hidden, weight, m.eps, m.hidden, input(i));
+            norm(i, weight, i);
     }
 
-    void attention(const Layer& layer, bf16* keys, bf16* values) {
+    void attention(const Layer& layer, Kv* keys, Kv* values) {
         const int width = heads.width(), out_width = heads.num_heads * heads.head_dim;
         norm_rows(layer.input_norm);
-        multiply(b.in.data, s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
+        multiply(rows(), s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) {
             rotate(layer, i);
@@ -370,17 +496,19 @@ class Pass {
         }
 #pragma omp for schedule(dynamic, 4)
         for (size_t i = 0; i < b.tiles.size(); i++) attend(b.tiles[i], keys, values);
-        multiply(b.attended.data, s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
+#pragma omp for schedule(static)
+        for (int i = 0; i < s.num_rows; i++) round(b.plain.data + (int64_t)i * out_width, out_width, i);
+        multiply(rows(), s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
                  Store::kAdd);
     }
 
     void mlp(const Layer& layer) {
         norm_rows(layer.post_norm);
         const int width = 2 * m.intermediate;
-        multiply(b.in.data, s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
+        multiply(rows(), s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) activate(i);
-        multiply(b.active.data, s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
+        multiply(rows(), s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
                  Store::kAdd);
     }
 
@@ -407,26 +535,25 @@ class Pass {
     }
 
     // A row's key and value go to its page.
-    void remember(int row, bf16* keys, bf16* values) {
+    void remember(int row, Kv* keys, Kv* values) {
         const int position = s.positions[row], place = position % kPage, dim = heads.head_dim;
         const int32_t* pages = s.tables + (int64_t)b.sequence_of.data[row] * s.table_stride;
         const int64_t base = pages[position / kPage] * heads.page_elements();
         const float* key = b.qkv.data + (int64_t)row * heads.width() + heads.num_heads * dim;
         const float* value = key + heads.num_kv_heads * dim;
-        alignas(64) bf16 k[16], v[16];
+        alignas(64) Kv k[16];
         for (int h = 0; h < heads.num_kv_heads; h++) {
-            bf16* to_key = keys + base + (int64_t)h * kPage * dim + place * 2;
-            bf16* to_value = values + base + (int64_t)h * kPage * dim + place / 2 * 2 * dim + place % 2;
+            Kv* to_key = keys + base + (int64_t)h * kPage * dim + place;
+            Kv* to_value = values + base + (int64_t)h * kPage * dim + place * dim;
             for (int d = 0; d < dim; d += 16) {
-                narrow(k, _mm512_loadu_ps(key + h * dim + d));
-                narrow(v, _mm512_loadu_ps(value + h * dim + d));
-                for (int e = 0; e < 16; e += 2) std::memcpy(to_key + (d + e) * kPage, k + e, 4);
-                for (int e = 0; e < 16; e++) to_value[(d + e) * 2] = v[e];
+                Kv::store(to_value + d, _mm512_loadu_ps(value + h * dim + d));
+                Kv::store(k, _mm512_loadu_ps(key + h * dim + d));
+                for (int e = 0; e < 16; e++) to_key[(d + e) * kPage] = k[e];
             }
         }
     }
 
-    void attend(const Tile& tile, const bf16* keys, const bf16* values) {
+    void attend(const Tile& tile, const Kv* keys, const Kv* values) {
         switch (heads.head_dim / 16) {
             case 2: return attend_of<2>(tile, keys, values);
             case 4: return attend_of<4>(tile, keys, values);
@@ -437,16 +564,16 @@ class Pass {
     }
 
     template <int J>
-    void attend_of(const Tile& tile, const bf16* keys, const bf16* values) {
+    void attend_of(const Tile& tile, const Kv* keys, const Kv* values) {
         const float* queries[6];
-        bf16* outputs[6];
+        float* outputs[6];
         int seen[6];
         const int start = s.starts[tile.sequence], dim = heads.head_dim;
         for (int r = 0; r < tile.count; r++) {
             const int row = start + (tile.first + r) / heads.group();
             const int head = tile.kv_head * heads.group() + (tile.first + r) % heads.group();
             queries[r] = b.qkv.data + (int64_t)row * heads.width() + head * dim;
-            outputs[r] = b.attended.data + ((int64_t)row * heads.num_heads + head) * dim;
+            outputs[r] = b.plain.data + ((int64_t)row * heads.num_heads + head) * dim;
             seen[r] = s.positions[row] + 1;
         }
         const int64_t offset = (int64_t)tile.kv_head * kPage * dim;
@@ -454,8 +581,8 @@ class Pass {
         const float scale = 1.f / std::sqrt((float)dim);
         const auto call = [&](auto rows) {
             constexpr int R = std::min(decltype(rows)::value, kTileRows<J>);
-            attend_rows<R, J>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
-                              scale);
+            attend_rows<R, J, Kv>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
+                                  scale);
         };
         switch (tile.count) {
             case 1: return call(std::integral_constant<int, 1>());
@@ -468,15 +595,15 @@ class Pass {
     }
 
     void activate(int row) {
-        const float* gate = b.gate_up.data + (int64_t)row * 2 * m.intermediate;
+        float* gate = b.gate_up.data + (int64_t)row * 2 * m.intermediate;
         const float* up = gate + m.intermediate;
-        bf16* out = b.active.data + (int64_t)row * m.intermediate;
         for (int k = 0; k < m.intermediate; k += 16) {
             const __m512 x = _mm512_loadu_ps(gate + k);
             const __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(88.f)));
             const __m512 y = _mm512_mul_ps(x, _mm512_loadu_ps(up + k));
-            narrow(out + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
+            _mm512_storeu_ps(gate + k, _mm512_div_ps(y, _mm512_add_ps(_mm512_set1_ps(1.f), e)));
         }
+        round(gate, m.intermediate, row);
     }
 
     const Model& m;
@@ -484,6 +611,17 @@ class Pass {
     Scratch& b;
     const Heads heads;
 };
+
+// 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
+template <typename Kv>
+int32_t run(const Model& model, const Step& step, Scratch& scratch) {
+    if (!scratch.reserve(model, step.num_rows)) return 2;
+    Pass<Kv> pass(model, step, scratch);
+    pass.plan();
+#pragma omp parallel num_threads(model.threads)
+    pass.run();
+    return pass.stop ? 1 : 0;
+}
 
 }  // namespace
 
@@ -493,27 +631,23 @@ void* new_scratch() { return new (std::nothrow) Scratch(); }
 
 void free_scratch(void* scratch) { delete (Scratch*)scratch; }
 
-// Rows [num_out, num_in] into panels; the last panel is filled with zeros.
-void pack(const bf16* rows, int32_t num_out, int32_t num_in, bf16* panels) {
+// Rows [num_out, num_in] into panels, as integers, and what one of them stands for in each output. The last panel is
+// filled with zeros.
+void pack(const Bf16* rows, int32_t num_out, int32_t num_in, int16_t* panels, float* units) {
     const int num_panels = (num_out + kPanel - 1) / kPanel;
 #pragma omp parallel for
-    for (int panel = 0; panel < num_panels; panel++)
+    for (int n = 0; n < num_panels * kPanel; n++) {
+        const Bf16* row = rows + (int64_t)n * num_in;
+        const float unit = n < num_out ? weight_unit(row, num_in) : 1.f;
+        if (n < num_out) units[n] = unit;
+        int16_t* to = panels + (int64_t)(n / kPanel) * num_in * kPanel + n % kPanel * 2;
         for (int k = 0; k < num_in; k++)
-            for (int i = 0; i < kPanel; i++) {
-                const int n = panel * kPanel + i;
-                panels[((int64_t)panel * num_in + k / 2 * 2) * kPanel + i * 2 + k % 2] =
-                    n < num_out ? rows[(int64_t)n * num_in + k] : 0;
-            }
+            to[(int64_t)(k / 2) * 2 * kPanel + k % 2] = n < num_out ? (int16_t)std::lrint(row[k].value() / unit) : 0;
+    }
 }
 
-// 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
+// See `run`.
 int32_t run_step(const Model* model, const Step* step, void* scratch) {
-    Scratch& buffers = *(Scratch*)scratch;
-    if (!buffers.reserve(*model, step->num_rows)) return 2;
-    Pass pass(*model, *step, buffers);
-    pass.plan();
-#pragma omp parallel num_threads(model->threads)
-    pass.run();
-    return pass.stop ? 1 : 0;
+    return model->kv_is_f16 ? run<F16>(*model, *step, *(Scratch*)scratch) : run<Bf16>(*model, *step, *(Scratch*)scratch);
 }
 }
