@@ -34,6 +34,9 @@ class NatsWire:
         except PermissionError:
             await self.close()
             raise
+        except ConnectionError as error:  # shut out before the reason could be read
+            await self.close()
+            raise PermissionError("closed") from error
         return self
 
     def publish(self, subject: str, payload: bytes = b"") -> None:
