@@ -31,9 +31,9 @@ class NatsWire:
         writer.write(f"CONNECT {json.dumps(options)}\r\n".encode())
         try:
             await self.flush()
-        except PermissionError:
+        except (PermissionError, ConnectionError) as error:
             await self.close()
-            raise
+            raise PermissionError(str(error)) from None
         return self
 
     def publish(self, subject: str, payload: bytes = b"") -> None:
