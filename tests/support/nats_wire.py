@@ -31,12 +31,9 @@ class NatsWire:
         writer.write(f"CONNECT {json.dumps(options)}\r\n".encode())
         try:
             await self.flush()
-        except PermissionError:
+        except (PermissionError, ConnectionError) as error:
             await self.close()
-            raise
-        except ConnectionError as error:  # shut out before the reason could be read
-            await self.close()
-            raise PermissionError("closed") from error
+            raise PermissionError(str(error)) from None
         return self
 
     def publish(self, subject: str, payload: bytes = b"") -> None:
