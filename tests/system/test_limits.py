@@ -25,7 +25,7 @@ from tests.system.stack import ADMIN_KEY, Stack, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(full_or(400, reduced=120))]
 
-WINDOW_S = full_or(60, reduced=5)
+WINDOW_S = full_or(60, reduced=10)
 NUM_WINDOWS = full_or(2, reduced=2)
 REQUESTS = full_or(120, reduced=30)
 TOKENS = full_or(12_000, reduced=3_000)
