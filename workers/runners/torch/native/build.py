@@ -55,7 +55,7 @@ def _key(compiler_version: str, machine: Processor) -> str:
 
 
 def _compile(compiler: str, library: Path) -> None:
-    logger.info("compiling the kernel for this processor, once: about 20 s")
+    logger.info("compiling the kernel for this processor, once: some seconds")
     started = time.monotonic()
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
