@@ -16,8 +16,8 @@ from producer.config import EdgeConfig, KeySpec, MetricsConfig, PolicyConfig, Sc
 from producer.edge.serve import EdgeAddress, run_edge
 from schemas.control import ModelCard
 from tests.conftest import Broker
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Script, ScriptedWorker, echo
+from tests.support.waiting import until
 
 KEY = "test-key"
 ADMIN_KEY = "admin-key"
@@ -111,7 +111,7 @@ async def until_served(edge: Edge) -> None:
     async def is_ready() -> bool:
         return (await edge.client.get("/readyz")).status_code == 200
 
-    await eventually(is_ready)
+    await until(is_ready)
 
 
 @pytest.fixture

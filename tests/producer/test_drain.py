@@ -15,11 +15,11 @@ from producer.metrics import EdgeMetrics
 from schemas.events import Cancelled, Finished
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
-from tests.producer.eventually import eventually
 from tests.producer.hand_fed import make_call, started_view
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import RawClient, events_until, until_settled
 from tests.producer.test_stream import events_of, text_of
+from tests.support.waiting import until
 
 
 class Waiting:
@@ -56,7 +56,7 @@ async def test_what_outlasts_a_drain_is_told_where_to_read_on(broker: Broker) ->
         await speaking.read_until(b'"content":"a"')
         held = await RawClient.call(edge, chat("held", stream=True))
         whole = await RawClient.call(edge, chat("whole"))
-        await eventually(lambda: len(worker.runs) == 3)
+        await until(lambda: len(worker.runs) == 3)
         # No slot is free any more: this one stays in the queue.
         queued = await RawClient.call(edge, chat("queued", stream=True), X_InferFlux_Queue_Updates="on")
         head = await queued.read_until(b": queued")
@@ -122,7 +122,7 @@ async def test_a_resumed_stream_is_told_too(broker: Broker, worker: ScriptedWork
     async with running_edge(broker) as last, running_edge(broker, replace(config, edge_id="e2")) as edge:
         await until_served(last)
         call = asyncio.create_task(last.post(chat("speak", stream=True)))
-        await eventually(lambda: len(worker.runs) == 1)
+        await until(lambda: len(worker.runs) == 1)
         path = f"/v1/requests/{worker.runs[0].request.request_id}/events"
         async with edge.client.stream("GET", path, headers={"last-event-id": "0"}) as stream:
             assert stream.status_code == 200

@@ -26,8 +26,8 @@ from tests.producer.conftest import (
     running_worker,
     until_served,
 )
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -103,14 +103,14 @@ async def until_settled(broker: Broker) -> None:
     async def is_empty() -> bool:
         return await num_queued(broker) == 0
 
-    await eventually(is_empty)
+    await until(is_empty)
 
 
 async def until_queued(broker: Broker, number: int = 1) -> None:
     async def is_queued() -> bool:
         return await num_queued(broker) >= number
 
-    await eventually(is_queued)
+    await until(is_queued)
 
 
 def make_script(*, says: bool) -> Callable[[Run], Any]:

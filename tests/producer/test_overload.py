@@ -14,9 +14,9 @@ from producer.edge.protocol import _SURPLUS
 from producer.edge.serve import _FURTHER_CONNECTIONS
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, KEY, Edge, chat, put_model, running_edge, running_worker, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run
 from tests.producer.test_leaving import until_queued
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -71,7 +71,7 @@ async def test_the_token_cap_holds_over_all_edges(broker: Broker) -> None:
             answer = await other.post(chat("x" * 4 * 200, timeout=0.3))
             return answer.status_code == 429
 
-        await eventually(refuses_too)
+        await until(refuses_too)
         for call in (first, *rest):
             call.cancel()
         await asyncio.wait({first, *rest})
@@ -79,7 +79,7 @@ async def test_the_token_cap_holds_over_all_edges(broker: Broker) -> None:
         async def takes_again() -> bool:
             return (await other.post(chat(text, timeout=0.1))).status_code == 504
 
-        await eventually(takes_again)
+        await until(takes_again)
 
 
 async def test_prompts_are_not_held_while_their_calls_wait(broker: Broker) -> None:
@@ -99,7 +99,7 @@ async def test_prompts_are_not_held_while_their_calls_wait(broker: Broker) -> No
             async def is_small() -> bool:
                 return tracemalloc.get_traced_memory()[0] < count * megabyte / 3
 
-            await eventually(is_small)
+            await until(is_small)
         finally:
             tracemalloc.stop()
         for call in calls:
@@ -127,10 +127,10 @@ async def test_bodies_on_their_way_are_bounded_together(broker: Broker) -> None:
         await until_served(edge)
         slow = await slow_body(edge, 100_000, 90_000)
         # While it is being read there is room for less than the largest body, and for none that is larger.
-        await eventually(lambda: is_refused(edge, "x" * 80_000))
+        await until(lambda: is_refused(edge, "x" * 80_000))
         assert (await edge.post(chat("x" * 10_000))).status_code == 200
         slow.close()
-        await eventually(lambda: is_answered(edge, "x" * 80_000))
+        await until(lambda: is_answered(edge, "x" * 80_000))
 
 
 async def is_refused(edge: Edge, text: str) -> bool:
@@ -158,7 +158,7 @@ async def test_a_call_counts_from_its_first_header_on(broker: Broker) -> None:
         async def is_let_in() -> bool:
             return (await edge.post(chat())).status_code == 200
 
-        await eventually(is_let_in)
+        await until(is_let_in)
 
 
 async def test_each_prompt_counts_towards_what_an_edge_holds(broker: Broker) -> None:
@@ -168,7 +168,7 @@ async def test_each_prompt_counts_towards_what_an_edge_holds(broker: Broker) -> 
         await until_served(edge)
         body = {"model": "echo", "prompt": ["a"] * 4, "timeout": 3}
         first = asyncio.create_task(edge.post(body, "/v1/completions"))
-        await eventually(lambda: len(worker.runs) == 4)
+        await until(lambda: len(worker.runs) == 4)
         check_refused(await edge.post({**body, "prompt": ["a", "b"]}, "/v1/completions"))
         assert (await first).status_code == 504
 
@@ -197,7 +197,7 @@ async def test_connections_are_bounded_and_probes_answered(broker: Broker) -> No
         async def is_let_in() -> bool:
             return (await edge.post(chat())).status_code == 200
 
-        await eventually(is_let_in)
+        await until(is_let_in)
 
 
 async def test_calls_of_other_edges_are_followed_only_where_there_is_room(broker: Broker) -> None:
@@ -214,13 +214,13 @@ async def test_calls_of_other_edges_are_followed_only_where_there_is_room(broker
             asyncio.create_task(edge.post(chat(str(number), timeout=20), Idempotency_Key=str(number)))
             for number in range(2)
         ]
-        await eventually(lambda: len(worker.runs) == 2)
+        await until(lambda: len(worker.runs) == 2)
         joined = asyncio.create_task(other.post(chat("0", timeout=20), Idempotency_Key="0"))
 
         async def has_joined() -> bool:
             return "inferflux_live_calls 1.0" in (await other.client.get(other.address.metrics_url)).text
 
-        await eventually(has_joined)
+        await until(has_joined)
         check_refused(await other.post(chat("1", timeout=20), Idempotency_Key="1"))
         # Cancelling is always possible.
         answers = [await other.client.delete(f"/v1/requests/{run.request.request_id}") for run in worker.runs]

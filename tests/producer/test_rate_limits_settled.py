@@ -12,8 +12,8 @@ from schemas.errors import ErrorCode, ServingError
 from schemas.policy import LimitSet
 from tests.conftest import Broker
 from tests.producer.conftest import ADMIN_KEY, CONFIG, KEYS, Edge, chat, put_model, running_edge, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -40,7 +40,7 @@ async def _until_used(edge: Edge, **wanted: int) -> None:
         used = await _used(edge)
         return all(used[name] == number for name, number in wanted.items())
 
-    await eventually(is_so)
+    await until(is_so)
 
 
 async def test_a_whole_answer_is_charged_by_its_usage(broker: Broker, worker: ScriptedWorker) -> None:
@@ -136,7 +136,7 @@ async def test_more_at_a_time_than_may_be_are_refused(broker: Broker, worker: Sc
     worker.script = waits
     async with _edge(broker, LimitSet(concurrent_requests=2)) as edge:
         calls = [asyncio.create_task(edge.post(chat())) for _ in range(2)]
-        await eventually(lambda: len(worker.runs) == 2)
+        await until(lambda: len(worker.runs) == 2)
         refused = await edge.post(chat())
         assert refused.json()["error"]["code"] == "rate_limited"
         assert "2 requests at a time" in refused.json()["error"]["message"]
@@ -157,7 +157,7 @@ async def test_limits_survive_a_broker_that_forgets_them(broker: Broker, worker:
             assert answer.status_code in (429, 503), answer.text
             return answer.status_code == 429
 
-        await eventually(is_refused)
+        await until(is_refused)
 
 
 async def test_without_a_broker_nothing_is_admitted(broker: Broker, worker: ScriptedWorker) -> None:
@@ -204,7 +204,7 @@ async def test_administrators_change_limits_of_all_edges(broker: Broker, worker:
         async def is_there() -> bool:
             return bool((await two.client.get(PATH, headers=admin)).json()["requests_per_minute"] == 2)
 
-        await eventually(is_there)
+        await until(is_there)
         statuses = [(await edge.post(chat())).status_code for edge in (one, two, one, two)]
         assert statuses == [200, 200, 429, 429]
         models = {"models": {"echo": {"requests_per_minute": 5}}, "requests_per_minute": 0}

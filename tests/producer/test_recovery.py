@@ -8,23 +8,23 @@ import pytest
 from broker.roles import Role
 from tests.conftest import Broker
 from tests.producer.conftest import Edge, chat, put_model, running_edge, running_worker, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import RawClient
 from tests.producer.test_stream import events_of, text_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
 
 async def until_running(worker: ScriptedWorker, count: int) -> None:
-    await eventually(lambda: len(worker.runs) >= count)
+    await until(lambda: len(worker.runs) >= count)
 
 
 async def until_serving(edge: Edge) -> None:
     async def serves() -> bool:
         return (await edge.post(chat())).status_code == 200
 
-    await eventually(serves)
+    await until(serves)
 
 
 async def until_refused(edge: Edge) -> None:
@@ -109,7 +109,7 @@ async def test_without_a_broker_the_edge_is_not_ready_and_says_so(edge: Edge, br
     async def is_unready() -> bool:
         return (await edge.client.get("/readyz")).status_code != 200
 
-    await eventually(is_unready)
+    await until(is_unready)
     answer = await edge.client.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unavailable")
     assert (await edge.client.get("/livez")).status_code == 200

@@ -29,10 +29,10 @@ from tests.producer.conftest import (
     running_worker,
     until_served,
 )
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import RawClient, events_until, num_queued, until_queued, until_settled
 from tests.producer.test_stream import events_of, stop_at, text_of, upper
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -92,7 +92,7 @@ async def lose(edge: Edge, worker: ScriptedWorker, body: dict[str, Any], path: s
     """Call, and lose the connection once the worker is at it; the work goes on. The request's id."""
     known = len(worker.runs)
     call = asyncio.create_task(edge.post(body, path, X_InferFlux_On_Disconnect="continue"))
-    await eventually(lambda: len(worker.runs) > known)
+    await until(lambda: len(worker.runs) > known)
     call.cancel()
     await asyncio.wait({call})
     request_id = worker.runs[known].request.request_id
@@ -105,7 +105,7 @@ async def until_dropped(broker: Broker, reason: str) -> None:
         count: int = info["state"]["messages"]
         return count == 1 and Cancelled(reason) in await events_until(broker, Cancelled)
 
-    await eventually(is_dropped)
+    await until(is_dropped)
 
 
 def behind(events: list[tuple[str | None, Any]], place: int) -> list[tuple[str | None, Any]]:
@@ -248,7 +248,7 @@ async def test_a_stranger_learns_nothing(edge: Edge, other: Edge, worker: Script
     await until_settled(broker)
     assert await refusals() == {running}
     assert (await resume(other, request_id)).status_code == 200
-    await eventually(lambda: is_gone(other, request_id))
+    await until(lambda: is_gone(other, request_id))
     assert await refusals() == {running}
 
 
@@ -262,7 +262,7 @@ async def test_what_was_delivered_is_dropped_and_its_owner_is_told(
     for stream in (False, True):
         request_id = (await edge.post(chat("a b", stream=stream))).headers["x-request-id"]
         assert is_own(request_id, "alice")
-        await eventually(lambda request_id=request_id: is_gone(edge, request_id))
+        await until(lambda request_id=request_id: is_gone(edge, request_id))
         for each in (edge, other):
             answer = await resume(each, request_id, "0")
             assert error_of(answer) == (410, "journal_expired")
@@ -295,7 +295,7 @@ async def test_the_end_delivered_elsewhere_drops_the_journal(
     assert text_of(events_of((await resume(other, request_id, "0")).content)) == TEXT[2:]
     await until_dropped(broker, PURGED)
     # The first edge may still have it at hand for a moment.
-    await eventually(lambda: is_gone(edge, request_id))
+    await until(lambda: is_gone(edge, request_id))
 
 
 async def test_a_reader_that_leaves_again_drops_nothing(
@@ -364,7 +364,7 @@ async def test_a_cancelled_request_says_so(edge: Edge, other: Edge, worker: Scri
         assert '"code":"cancelled"' in told or '"code":"journal_expired"' in told
         await until_settled(broker)
         for each in (edge, other):
-            await eventually(lambda each=each, request_id=request_id: is_gone(each, request_id))
+            await until(lambda each=each, request_id=request_id: is_gone(each, request_id))
             assert word in (await resume(each, request_id)).json()["error"]["message"]
         client.kill()
 
@@ -489,7 +489,7 @@ async def test_a_request_that_found_no_room_was_never_there(broker: Broker) -> N
             answer = await resume(edge, request_id)
             return answer.status_code == 410 and "not taken into the queue" in answer.text
 
-        await eventually(is_told)
+        await until(is_told)
         for call in kept:
             call.cancel()
         await asyncio.wait(kept)
@@ -498,7 +498,7 @@ async def test_a_request_that_found_no_room_was_never_there(broker: Broker) -> N
 
 async def test_without_a_broker_nothing_is_said_about_a_request(edge: Edge, broker: Broker) -> None:
     request_id = (await edge.post(chat("a b"))).headers["x-request-id"]
-    await eventually(lambda: is_gone(edge, request_id))
+    await until(lambda: is_gone(edge, request_id))
     await broker.server.kill()
     answer = await resume(edge, request_id)
     assert error_of(answer) == (503, "broker_unavailable")
@@ -521,7 +521,7 @@ async def test_the_sdk_reads_a_resumed_stream(edge: Edge, other: Edge, worker: S
         gate.open.set()
         texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert "".join(texts) == TEXT[2:]
-        await eventually(lambda: is_gone(other, request_id))
+        await until(lambda: is_gone(other, request_id))
         with pytest.raises(openai.APIStatusError) as gone:
             await client.get(f"/requests/{request_id}/events", cast_to=httpx2.Response)
         assert (gone.value.status_code, gone.value.code) == (410, "journal_expired")

@@ -8,7 +8,7 @@ from broker.errors import BrokerUnavailable
 from producer.edge import retention as module
 from producer.edge.background import Background
 from producer.edge.retention import Retention
-from tests.producer.eventually import eventually
+from tests.support.waiting import until
 
 
 class Hub:
@@ -38,7 +38,7 @@ async def test_what_is_kept_waits_and_what_is_delivered_does_not() -> None:
     task = asyncio.create_task(retention.run())
     retention.keep_for_resume("edge", "later")
     retention.drop("edge", "now")
-    await eventually(lambda: hub.purged == ["now"])
+    await until(lambda: hub.purged == ["now"])
     assert len(retention) == 1
     task.cancel()
     await asyncio.wait({task})
@@ -53,10 +53,10 @@ async def test_a_broker_that_stands_still_gathers_no_purges(monkeypatch: pytest.
     task = asyncio.create_task(retention.run())
     for number in range(500):
         retention.drop("edge", str(number))
-    await eventually(lambda: hub.num_purging == module._PARALLEL)
+    await until(lambda: hub.num_purging == module._PARALLEL)
     hub.is_away = False
     hub.goes_on.set()
-    await eventually(lambda: len(hub.purged) == 500)
+    await until(lambda: len(hub.purged) == 500)
     assert hub.most_purging == module._PARALLEL
     assert sorted(hub.purged, key=int) == [str(number) for number in range(500)]
     task.cancel()

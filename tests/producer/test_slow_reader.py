@@ -17,11 +17,11 @@ from schemas.codec import decode_event
 from schemas.events import Cancelled, Event, Failed, Finished
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
-from tests.producer.eventually import eventually
 from tests.producer.hand_fed import make_call, started_view
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import RawClient, events_until, until_settled
 from tests.producer.test_stream import events_of, text_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -101,7 +101,7 @@ async def until_cut(edge: Edge) -> None:
         answer = await edge.client.get("/metrics", headers={"authorization": "Bearer read-key"})
         return "inferflux_slow_readers_total 1.0" in answer.text
 
-    await eventually(is_cut)
+    await until(is_cut)
 
 
 async def test_a_reader_that_is_cut_is_told_how_to_go_on_and_cancels_nothing(broker: Broker) -> None:
@@ -146,7 +146,7 @@ async def test_a_reader_that_is_cut_and_never_reads_on_is_reset(
     async with edge_with_a_talker(broker) as (edge, _):
         client = await Sleeper.call(edge)
         await until_cut(edge)
-        await eventually(lambda: num_connections(edge) == 1)
+        await until(lambda: num_connections(edge) == 1)
         assert b"slow_reader" not in await client.read_all()
 
 
@@ -160,10 +160,10 @@ async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Br
     async with running_worker(broker.worker, says_some) as worker, running_edge(broker) as edge:
         await until_served(edge)
         client = await Sleeper.call(edge, X_InferFlux_On_Disconnect="continue")
-        await eventually(lambda: len(worker.runs) == 1)
+        await until(lambda: len(worker.runs) == 1)
         await until_settled(broker)
         client.close()
-        await eventually(lambda: is_counted(edge))
+        await until(lambda: is_counted(edge))
         # Journals are dropped in order: once that of a second call is, the first one's would have been.
         answer = await edge.post(chat(stream=True))
         assert text_of(events_of(answer.content)) == PIECE * 60
@@ -172,7 +172,7 @@ async def test_an_answer_that_got_no_further_than_the_buffers_is_kept(broker: Br
         async def is_dropped() -> bool:
             return await ends_of(broker, taken) == [Cancelled("purged")]
 
-        await eventually(is_dropped)
+        await until(is_dropped)
         (end,) = await ends_of(broker, unread)
         assert isinstance(end, Finished)
 
@@ -189,7 +189,7 @@ async def test_an_answer_was_taken_although_the_next_one_lies_in_the_same_connec
         await until_served(edge)
         client = await Sleeper.call(edge)
         for number in range(1, 5):
-            await eventually(lambda number=number: len(worker.runs) == number)
+            await until(lambda number=number: len(worker.runs) == number)
             await until_settled(broker)
             await client.read_answer()
             await client.ask_again()
@@ -198,7 +198,7 @@ async def test_an_answer_was_taken_although_the_next_one_lies_in_the_same_connec
             ends = [await ends_of(broker, run.request.request_id) for run in worker.runs[:4]]
             return all(end == [Cancelled("purged")] for end in ends)
 
-        await eventually(are_dropped)
+        await until(are_dropped)
         client.close()
 
 

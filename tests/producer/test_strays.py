@@ -18,9 +18,9 @@ from schemas.fold import Fold
 from schemas.requests import PriorityClass
 from tests.conftest import Broker
 from tests.producer.conftest import chat, put_model, running_edge, running_worker
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import ScriptedWorker
 from tests.support.leases import handed_back, take_lease
+from tests.support.waiting import until
 
 LINE = Line("echo", PriorityClass.NORMAL)
 
@@ -70,7 +70,7 @@ async def test_what_was_claimed_before_and_not_since_goes_to_another(broker: Bro
     doomed = ScriptedWorker(first, is_cut_off, worker_id="w1")
     await doomed.start()
     async with running_edge(broker) as edge, handed_back(broker) as seqs:
-        await eventually(lambda: edge_serves(edge))
+        await until(lambda: edge_serves(edge))
         asking = asyncio.create_task(edge.post(chat()))
         await doomed.started.wait()
         await doomed.die()
@@ -89,11 +89,11 @@ async def test_what_a_living_worker_has_stays_with_it(broker: Broker) -> None:
     hesitant = Hesitant(broker.worker, worker_id="w1")
     await hesitant.start()
     async with running_edge(broker) as edge, handed_back(broker) as seqs:
-        await eventually(lambda: edge_serves(edge))
+        await until(lambda: edge_serves(edge))
         asking = asyncio.create_task(edge.post(chat()))
-        await eventually(lambda: len(hesitant.leases) == 1)
+        await until(lambda: len(hesitant.leases) == 1)
         async with running_worker(await broker.server.connect(Role.WORKER), worker_id="w2") as idle:
-            await eventually(lambda: hesitant.num_asked >= 3)
+            await until(lambda: hesitant.num_asked >= 3)
             hesitant.may_claim.set()
             assert (await asking).status_code == 200
             assert not idle.runs

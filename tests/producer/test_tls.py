@@ -18,10 +18,10 @@ from producer.config import TlsFiles
 from producer.edge.tls import FollowingTls, TlsUnusable
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, KEY, Edge, chat, running_edge, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_limits import Socket
 from tests.support.certificates import Authority, Certificate
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -143,7 +143,7 @@ async def test_a_new_certificate_is_taken_while_a_stream_goes_on(broker: Broker,
             async def is_another() -> bool:
                 return await serial(edge, authority) != first
 
-            await eventually(is_another)
+            await until(is_another)
             go_on.set()
             rest = [line async for line in lines]
         assert any("two" in line for line in rest) and "data: [DONE]" in rest

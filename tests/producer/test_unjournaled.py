@@ -14,12 +14,12 @@ from schemas.codec import decode_event
 from schemas.events import Accepted, Failed, FinishReason
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_idempotency import Gate
 from tests.producer.test_leaving import RawClient, until_settled
 from tests.producer.test_recovery import continues, until_running
 from tests.producer.test_stream import events_of, text_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 OFF = {"X_InferFlux_Journal": "off"}
@@ -183,7 +183,7 @@ async def test_with_its_edge_the_work_ends_and_a_key_is_served_anew(
             return not await run.claim.checkpoint()
 
         await run.say("a")
-        await eventually(is_fenced)
+        await until(is_fenced)
         ends.append(run.claim.is_unheard)
 
     worker.script = goes_on
@@ -195,7 +195,7 @@ async def test_with_its_edge_the_work_ends_and_a_key_is_served_anew(
             await edge.task
             assert b'"error"' in await client.reader.read()
     await until_settled(broker)
-    await eventually(lambda: ends == [True])
+    await until(lambda: ends == [True])
     async with running_edge(broker, replace(CONFIG, edge_id="e2")) as other:
         await until_served(other)
         gate = worker.script = Gate()

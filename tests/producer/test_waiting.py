@@ -10,8 +10,8 @@ from producer.edge import waiting as module
 from producer.edge.retry_after import Line
 from producer.edge.waiting import SETTLED_S, Waiting
 from schemas.requests import PriorityClass
-from tests.producer.eventually import eventually
 from tests.producer.hand_fed import HandFedView, make_call
+from tests.support.waiting import until
 
 LINE = Line("m", PriorityClass.NORMAL)
 OTHER = Line("m", PriorityClass.LOW)
@@ -108,13 +108,13 @@ async def test_sums_are_told_when_they_change_and_while_they_are_not_zero(monkey
     ticket = waiting.admit(LINE, [5])
     ticket.follow(make_call(view))
     ticket.submitted()
-    await eventually(lambda: len(told) >= 3)
+    await until(lambda: len(told) >= 3)
     assert told[:3] == [{LINE: 5}] * 3
     view.start()
-    await eventually(lambda: told[-1] == {})
+    await until(lambda: told[-1] == {})
     # Nothing is left to be told, and nothing is held.
     monkeypatch.setattr(module, "_KEPT_S", 0.0)
-    await eventually(lambda: not waiting._books)
+    await until(lambda: not waiting._books)
     assert told.count({}) == 1
     task.cancel()
     await asyncio.wait({task})

@@ -11,7 +11,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from producer.edge.wire import Wire
-from tests.producer.eventually import eventually
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is on its way")
 
@@ -60,7 +60,7 @@ async def pair() -> AsyncIterator[Pair]:
         client.setblocking(False)
         await loop.sock_connect(client, server.sockets[0].getsockname())
         connection = await accepted.get()
-        await eventually(lambda: hasattr(connection, "wire"))
+        await until(lambda: hasattr(connection, "wire"))
         found = Pair(client, connection)
         found.transport.write(ANSWER)
         assert found.transport.get_write_buffer_size() == 0
@@ -72,7 +72,7 @@ async def pair() -> AsyncIterator[Pair]:
 async def test_an_answer_is_taken_once_it_was_read(pair: Pair) -> None:
     assert not pair.wire.is_taken
     await pair.read_all()
-    await eventually(lambda: pair.wire.is_taken)
+    await until(lambda: pair.wire.is_taken)
 
 
 async def test_a_reset_is_never_taken_in_any_round_of_the_loop(pair: Pair) -> None:
@@ -85,7 +85,7 @@ async def test_a_reset_is_never_taken_in_any_round_of_the_loop(pair: Pair) -> No
 
 async def test_a_client_that_leaves_with_all_it_was_sent_has_taken_it(pair: Pair) -> None:
     await pair.read_all()
-    await eventually(lambda: pair.wire.is_taken)
+    await until(lambda: pair.wire.is_taken)
     pair.client.close()
     await asyncio.wait_for(pair.wire.wait_news(5), 10)
     assert pair.wire.is_taken

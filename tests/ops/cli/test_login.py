@@ -57,6 +57,8 @@ class User:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [*COMMAND, *arguments],
+            # Ignored in what a shell runs in the background, the suite for instance, and inherited from there.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -14,9 +14,9 @@ from schemas.policy import GuardrailsPolicy
 from tests.conftest import Broker
 from tests.producer.audit.test_writer import records
 from tests.producer.conftest import CONFIG, READ_KEY, Edge, chat, running_edge, until_served
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.support.counts import full_or
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -136,7 +136,7 @@ async def test_texts_can_be_left_out_altogether(broker: Broker, worker: Scripted
 async def test_requests_go_on_while_nothing_can_be_recorded(broker: Broker, worker: ScriptedWorker) -> None:
     async with running_edge(broker, audited(AuditLevel.REQUESTS)) as edge:
         await until_served(edge)
-        await eventually(lambda: has_records(broker))
+        await until(lambda: has_records(broker))
         await broker.topology.api("STREAM.DELETE.INFERFLUX_AUDIT")
         assert (await edge.post(chat())).status_code == 200
         await broker.apply()

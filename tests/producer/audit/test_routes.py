@@ -9,8 +9,8 @@ from schemas.audit import AuditEvent, Outcome
 from tests.conftest import Broker
 from tests.producer.audit.conftest import Open
 from tests.producer.conftest import ADMIN_KEY, CONFIG, READ_KEY, Edge, running_edge
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import ScriptedWorker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
@@ -178,7 +178,7 @@ async def test_the_newest_records_taken_out_are_missed_by_their_writer(broker: B
         async def has_started() -> bool:
             return bool((await get(edge))["data"])
 
-        await eventually(has_started)
+        await until(has_started)
         await broker.topology.api(f"STREAM.PURGE.{STREAM_AUDIT}")
         report = await get(edge, "/verify")
         assert "the end is cut off" in report["problems"][0]["reason"]
@@ -199,4 +199,4 @@ async def test_an_export_is_recorded_itself(broker: Broker, worker: ScriptedWork
         async def is_recorded() -> bool:
             return [each["actor"] for each in (await get(edge, action="audit.export"))["data"]] == ["root"]
 
-        await eventually(is_recorded)
+        await until(is_recorded)

@@ -12,7 +12,7 @@ from schemas.audit import AuditEvent, Outcome
 from schemas.errors import ErrorCode, ServingError
 from tests.conftest import Broker
 from tests.producer.audit.conftest import Open
-from tests.producer.eventually import eventually
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -71,7 +71,7 @@ async def test_without_a_stream_what_is_required_is_refused_and_the_rest_waits(
         assert (caught.value.code, caught.value.status) == (ErrorCode.AUDIT_UNAVAILABLE, 503)
         audit.note(change(3))
         await broker.server.start()
-        await eventually(lambda: broker.edge.is_connected)
+        await until(lambda: broker.edge.is_connected)
         await audit.require(change(4))
         found = [(each["target"], each["outcome"]) for each in await records(broker) if each["action"] == "limits.set"]
     assert found[0] == ("1", "allowed")
@@ -109,7 +109,7 @@ async def test_what_does_not_fit_is_counted_and_told(
         for number in range(1000):
             audit.note(change(number))
         await limit(broker, 1 << 20)
-        await eventually(lambda: audit.num_waiting == 0)
+        await until(lambda: audit.num_waiting == 0)
     found = await records(broker)
     gaps = [each["details"]["count"] for each in found if each["action"] == "audit.gap"]
     assert sum(gaps) == len(lost) == 990

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker.audit_stream import AuditStream
 from broker.records import read_records
 from broker.subjects import STREAM_REQUESTS, STREAM_TOKENS, journal
+from producer.audit.audit import Audit
 from producer.edge.background import Background
 from producer.edge.ids import derive_request_id
 from producer.edge.output_filter import make_filter
@@ -23,11 +25,11 @@ from schemas.policy import GuardrailsPolicy
 from schemas.requests import ChatPrompt, Identity, PriorityClass
 from tests.conftest import Broker
 from tests.producer.conftest import ADMIN_KEY, CONFIG, Edge, chat, running_edge, until_served
-from tests.producer.eventually import eventually
 from tests.producer.guardrails.opa import running_opa
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.producer.test_leaving import events_until
 from tests.producer.test_stream import events_of, text_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -173,8 +175,9 @@ async def test_what_is_held_back_comes_at_the_end(edge: Edge, worker: ScriptedWo
     assert text_of(events_of((await edge.post(chat(stream=True))).content)) == "into the deep se"
 
 
-async def test_without_rules_for_texts_nothing_stands_in_the_way_of_tokens() -> None:
-    guardrails = Guardrails(EdgeMetrics(CollectorRegistry()), Background())
+async def test_without_rules_for_texts_nothing_stands_in_the_way_of_tokens(broker: Broker) -> None:
+    audit = Audit(AuditStream(broker.edge), CONFIG.audit, CONFIG.pepper, "e9", lambda lost: None)
+    guardrails = Guardrails(EdgeMetrics(CollectorRegistry()), Background(), audit)
     factories = (guardrails.make_filter,)
     assert make_filter(factories, Identity("alice"), "echo") is None
     guardrails.learn(lay_over(replace(CONFIG, guardrails=RULES), None))
@@ -291,7 +294,7 @@ async def test_rules_that_another_edge_stored_and_this_one_cannot_use_refuse_all
         async def is_served() -> bool:
             return (await other.post(chat("hello"))).status_code == 200
 
-        await eventually(is_served)
+        await until(is_served)
 
 
 async def test_a_call_whose_edge_died_before_it_was_queued_is_judged_by_who_queues_it(

@@ -23,8 +23,8 @@ from tests.producer.conftest import (
     running_edge,
     until_served,
 )
-from tests.producer.eventually import eventually
 from tests.producer.scripted_worker import Run, ScriptedWorker, echo
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.nats, pytest.mark.usefixtures("worker")]
 
@@ -76,7 +76,7 @@ async def until_status(edge: Edge, key: str, status: int) -> httpx2.Response:
         answers[:] = [await ask(edge, key)]
         return answers[0].status_code == status
 
-    await eventually(says)
+    await until(says)
     return answers[0]
 
 
