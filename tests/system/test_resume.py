@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.support.counts import full_or
-from tests.support.waiting import until
+from tests.support.waiting import until as eventually
 from tests.system.beside import Beside, edge_beside
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.stack import ADMIN_KEY, KEY, Stack, running, until
@@ -236,7 +236,7 @@ async def check_resumed(stack: Stack, cuts: dict[Order, Cut], uncut: dict[Order,
 
 async def until_gone(client: httpx2.AsyncClient, request_id: str) -> None:
     """Its end was delivered, so its journal is dropped, although the edge that owned it is dead."""
-    await until(lambda: is_gone(client, request_id))
+    await eventually(lambda: is_gone(client, request_id))
 
 
 async def is_gone(client: httpx2.AsyncClient, request_id: str) -> bool:

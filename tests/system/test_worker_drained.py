@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.counts import full_or
+from tests.support.waiting import until as eventually
 from tests.system.arrivals import News, open_client
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.fleets import Drained, Unsupervised
@@ -101,7 +102,7 @@ async def test_in_the_middle_of_a_prompt(place: Place, report: Report) -> None:
         for _ in range(DRAINS):
             await place.fleet.restore()
             asking = [asyncio.create_task(load.ask()) for _ in range(3)]
-            await until(lambda: are_held(3, load, journals))
+            await eventually(lambda: are_held(3, load, journals))
             await place.drain_holder(load, journals)
             await asyncio.gather(*asking)
     place.tell(report)
@@ -126,7 +127,7 @@ async def test_with_a_queue_behind(place: Place, report: Report) -> None:
         for _ in range(DRAINS):
             await place.fleet.restore()
             asking = [asyncio.create_task(load.ask()) for _ in range(10)]
-            await until(lambda: are_held(4, load, journals))
+            await eventually(lambda: are_held(4, load, journals))
             await place.drain_holder(load, journals)
             await asyncio.gather(*asking)
     place.tell(report)

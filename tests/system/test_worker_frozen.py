@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.counts import full_or
+from tests.support.waiting import until as eventually
 from tests.system.arrivals import News, open_client
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.fleets import Unsupervised
@@ -51,7 +52,7 @@ class Round:
         if chances.random() < 0.5:  # else it wakes up while the second one is about to begin
             await self._all_speak_again()
         self._fleet[first].send(signal.SIGCONT)
-        await until(lambda: self._fleet[first].log_path.read_text().count("is fenced by") == STREAMS)
+        await eventually(lambda: self._fleet[first].log_path.read_text().count("is fenced by") == STREAMS)
         await self._all_speak_again()
         assert (await self._fleet.drain(first)).exit_code == 0
 
@@ -66,7 +67,7 @@ class Round:
             holders = await self._journals.holders(self._load.live_keys)
             return list(holders.values()) == [worker_id] * STREAMS
 
-        await until(held)
+        await eventually(held)
 
     async def _all_speak_again(self) -> None:
         told = [len(stream.arrival.pieces) for stream in self.streams]

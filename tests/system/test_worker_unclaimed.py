@@ -17,6 +17,7 @@ from broker.pull import EXPIRES_S
 from broker.subjects import STREAM_REQUESTS, consumer_name
 from schemas.requests import PriorityClass
 from tests.support.counts import full_or
+from tests.support.waiting import until as eventually
 from tests.system.arrivals import open_client
 from tests.system.broker_state import QueueState, inspecting, queue_state
 from tests.system.fleets import Fleet, Supervised, Unsupervised
@@ -63,7 +64,7 @@ class Queue:
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * EXPIRES_S):
-                await until(is_delivered)
+                await eventually(is_delivered)
                 return True
         return False
 
