@@ -25,7 +25,7 @@ from producer.limits.row import CounterRow
 from producer.limits.rules import Rule, Rules, Who
 from producer.limits.sizes import PromptSizes
 from producer.policy.effective import EffectivePolicy
-from schemas.requests import Identity
+from schemas.requests import Endpoint, Identity
 
 _log = structlog.stdlib.get_logger("inferflux.limits")
 
@@ -43,6 +43,7 @@ _ROUND_S = 1.0
 class Ask(NamedTuple):
     """What a call may come to. Each prompt is a request."""
 
+    endpoint: Endpoint
     num_requests: int
     num_tokens: int
 
@@ -106,7 +107,9 @@ class Limiter:
         """The charge of a call, not taken yet. Raises BrokerUnavailable."""
         await self._be_in_time()
         items = [item for rule in rules for item in self._items(rule, ask)]
-        facts = Facts(partial(self._service_s, model), partial(self.sizes.note, model), self._note_refusal)
+        facts = Facts(
+            partial(self._service_s, model), partial(self.sizes.note, model, ask.endpoint), self._note_refusal
+        )
         return Charge(items, self._background, facts)
 
     async def uses(self) -> list[Use]:

@@ -20,7 +20,8 @@ class WithinLimits:
         rules = self._limiter.rules_of(admission.identity, admission.model.id)
         if not rules:
             return
-        ask = Ask(len(admission.plan.prompts), most_tokens(admission, self._limiter.sizes))
+        plan = admission.plan
+        ask = Ask(plan.endpoint, len(plan.prompts), most_tokens(admission, self._limiter.sizes))
         try:
             admission.charge = await self._limiter.charge(rules, admission.model.id, ask)
         except BrokerError as error:
@@ -34,6 +35,6 @@ def most_tokens(admission: Admission, sizes: PromptSizes) -> int:
     total = 0
     for prompt_tokens, sampling in zip(admission.prompt_tokens, admission.plan.sampling, strict=True):
         answer = sampling.max_tokens if sampling.max_tokens is not None else admission.model.max_output_tokens
-        most = sizes.correct(admission.model.id, prompt_tokens) + answer
+        most = sizes.correct(admission.model.id, admission.plan.endpoint, prompt_tokens) + answer
         total += most if context is None else min(most, context)
     return total
