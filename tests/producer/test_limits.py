@@ -187,7 +187,9 @@ async def test_headers_that_do_not_end_in_time_end_the_connection(impatient: Edg
         while not answering.done():
             await socket.bytewise("X-More: y\r\n")
             await asyncio.wait({answering}, timeout=0.01)
-        answering.result()
+        # What is still on its way to a closed socket resets the connection, which may take the answer with it.
+        with contextlib.suppress(ConnectionError):
+            answering.result()
 
 
 async def test_a_connection_without_a_request_is_closed(impatient: Edge) -> None:
