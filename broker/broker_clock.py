@@ -2,6 +2,7 @@
 machines say.
 """
 
+import asyncio
 import time
 from datetime import datetime
 
@@ -12,6 +13,8 @@ from broker.subjects import STREAM_LIMITS, clock_counter
 
 _SAMPLES = 3
 _ATTEMPT_S = 1.0
+_PATIENCE_S = 2.0
+_RETRY_S = 0.05
 
 
 class BrokerClock:
@@ -31,13 +34,21 @@ class BrokerClock:
 
     async def read(self) -> None:
         """Compare the clocks. Raises BrokerUnavailable."""
-        try:
-            samples = [await self._sample() for _ in range(_SAMPLES)]
-        except BrokerError as error:
-            raise BrokerUnavailable(f"the broker's clock cannot be read: {error}") from error
+        samples = await self._samples()
         # Whichever had the shortest way is the surest.
         self.error_s, self._offset_s = min(samples)
         self.read_at = time.monotonic()
+
+    async def _samples(self) -> list[tuple[float, float]]:
+        """A stream that was created a moment ago is written to before it can be read: tried again for a while."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return [await self._sample() for _ in range(_SAMPLES)]
+            except BrokerError as error:
+                if time.monotonic() >= deadline:
+                    raise BrokerUnavailable(f"the broker's clock cannot be read: {error}") from error
+            await asyncio.sleep(_RETRY_S)
 
     async def _sample(self) -> tuple[float, float]:
         before = time.monotonic()
