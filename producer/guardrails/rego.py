@@ -1,10 +1,13 @@
 """Rego, evaluated in this process.
 
-The machine is bound to the thread that made it and stops after 25,000 instructions, some milliseconds, so it runs on
-the loop. Any error inside a policy leaves the decision undefined, as in OPA.
+The machine is bound to the thread that made it, to its last breath, and stops after 25,000 instructions, some
+milliseconds, so it runs on the loop. Any error inside a policy leaves the decision undefined, as in OPA.
 """
 
+import itertools
 import re
+import threading
+import weakref
 from typing import Any
 
 import orjson
@@ -23,6 +26,30 @@ _PLACE = re.compile(r"^--> .*?:(\d+):\d+", re.M)
 _PASSED_ON = (KeyboardInterrupt, SystemExit)
 
 
+class _Machines(threading.local):
+    """The machines of this thread. A policy may be collected on any thread, its machine must be freed on this one."""
+
+    _keys = itertools.count()
+
+    def __init__(self) -> None:
+        self._by_key: dict[int, regorus.Rvm] = {}
+        self._orphaned: list[int] = []
+
+    def make(self, owner: object) -> regorus.Rvm:
+        self.free_orphaned()
+        key = next(self._keys)
+        machine = self._by_key[key] = regorus.Rvm()
+        weakref.finalize(owner, self._orphaned.append, key).atexit = False
+        return machine
+
+    def free_orphaned(self) -> None:
+        while self._orphaned:
+            del self._by_key[self._orphaned.pop()]
+
+
+_machines = _Machines()
+
+
 class RegoPolicy:
     """One module with its data, compiled. `rule` is what is asked. Raises InvalidGuardrails, naming the line."""
 
@@ -32,7 +59,7 @@ class RegoPolicy:
         self._rule = rule
         try:
             program = regorus.Program.compile_from_modules("{}", [(name, source)], [rule])
-            self._machine = regorus.Rvm()
+            self._machine = _machines.make(self)
             self._machine.load_program(program)
         except BaseException as error:
             raise InvalidGuardrails("opa_endpoint", f"{name}{_why(error)}") from None

@@ -112,6 +112,7 @@ async def test_a_submission_waits_out_a_restart_of_the_broker(broker: Broker) ->
     await asyncio.sleep(0.1)
     await broker.server.start()
     await submitting
+    await until(lambda: broker.topology.is_connected)
     assert await _num_queued(broker) == 1
 
 

@@ -1,6 +1,7 @@
 """What a worker does with a delivery, whatever happens to it on the way. Real broker, real engine."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -267,18 +268,29 @@ async def test_a_prompt_that_does_not_fit_is_the_clients_mistake(broker: Broker,
     assert view.fold.terminal.param == "prompt"
 
 
-async def test_no_more_is_taken_than_can_run_and_higher_classes_come_first(broker: Broker, edge: EdgeSide) -> None:
+async def test_no_more_is_taken_than_can_run_and_higher_classes_come_first(
+    broker: Broker, edge: EdgeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    gate.set()
+    forward = EchoRunner.forward
+
+    def forward_when_open(runner: EchoRunner, batch: Batch) -> ForwardResult:
+        gate.wait()
+        return forward(runner, batch)
+
+    monkeypatch.setattr(EchoRunner, "forward", forward_when_open)
     await broker.apply(fleet_slots=2)
     async with intake(broker, slots=2) as worker:
-        running = [await edge.submit(edge.request()) for _ in range(2)]
+        running = [await edge.submit(edge.request(max_tokens=20)) for _ in range(2)]
         for view in running:
             await tokens(view, 1)
-        low = await edge.submit(edge.request(priority=PriorityClass.LOW))
-        high = await edge.submit(edge.request(priority=PriorityClass.HIGH))
+        gate.clear()
+        low = await edge.submit(edge.request(max_tokens=20, priority=PriorityClass.LOW))
+        high = await edge.submit(edge.request(max_tokens=20, priority=PriorityClass.HIGH))
         assert worker.credit == 0
-        await end_of(high)
-        assert low.fold.terminal is None
-        for view in (*running, low):
+        gate.set()
+        for view in (*running, high, low):
             await end_of(view)
         assert high.fold.started_seq < low.fold.started_seq
 

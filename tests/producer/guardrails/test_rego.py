@@ -1,6 +1,7 @@
 """Rego in this process, as an administrator writes it."""
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,18 @@ def test_a_machine_in_another_thread_is_no_decision_and_no_crash(tmp_path: Path)
     thread.start()
     thread.join()
     assert [type(error) for error in caught] == [NoDecision]
+
+
+def test_a_policy_collected_in_another_thread_leaves_its_machine_to_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", complaints.append)
+    cycle: list[Any] = [policy(tmp_path, POLICY)]
+    cycle.append(cycle)
+    del cycle
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join()
+    policy(tmp_path, POLICY)
+    assert complaints == []
