@@ -11,11 +11,13 @@ from broker.connection import Connection
 from broker.roles import Role
 from broker.topology import Topology
 from schemas.control import ModelCard
+from tests.support.counts import full_or
 from tests.support.nats import NatsServer, start_nats
 
-# No test asserts a time, and a machine may be busy.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# No test asserts a time, and a machine may be busy. New examples are looked for where full counts are asked for.
+hypothesis.settings.register_profile("reduced", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.load_profile(full_or("full", reduced="reduced"))
 
 
 @pytest.fixture

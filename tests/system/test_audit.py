@@ -108,6 +108,8 @@ def test_two_edges_write_at_once_one_is_killed_and_all_of_it_verifies(stack: Sta
 
 def test_an_export_is_verified_with_and_without_the_server(stack: Stack, tmp_path: Path) -> None:
     fetch(f"{stack.url}/v1/completions", body={"model": "echo", "prompt": "x", "max_tokens": 2})
+    requests = f"{stack.url}/v1/admin/audit?action=request"
+    until(lambda: fetch(requests, key=ADMIN_KEY)["data"] != [], "the request is recorded")
     path = tmp_path / "export.jsonl"
     done = inferctl(stack, "export", "--file", str(path))
     assert done.returncode == 0, done.stderr
@@ -118,7 +120,7 @@ def test_an_export_is_verified_with_and_without_the_server(stack: Stack, tmp_pat
         found = report(stack, "--file", str(path), *options)
         assert (found["ok"], found["kind"]) == (True, "export")
     content = path.read_bytes()
-    place = content.index(b'"action":', len(content) // 2) + 12
+    place = content.rindex(b'"action":') + 12
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     bad_line = content.count(b"\n", 0, place) + 1
     for options in ([], ["--pepper-file", pepper]):
