@@ -57,7 +57,7 @@ def _plan_all(settings: Settings, machine: Machine, only: Collection[str]) -> tu
     models = _chosen(settings.models, only)
     if models:
         _refuse_weights_under_echo(settings.runtime, models)
-        return tuple(_plan(model, settings.runtime, machine) for model in models)
+        return tuple(plan_model(model, settings.runtime, machine) for model in models)
     default = _default_model(settings.runtime, machine)
     _require(only, [default.settings.id])
     return (default,)
@@ -83,7 +83,8 @@ def _require(wanted: Collection[str], known: list[str]) -> None:
             raise CannotStart(f"no model {model_id!r} is configured{nearest(model_id, known)}")
 
 
-def _plan(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+def plan_model(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+    """One model with its file and backend. Raises CannotStart."""
     source = resolve(model.source)
     choice = choose_backend(model, source, runtime, machine)
     return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model), runtime.backend)
@@ -94,7 +95,7 @@ def _default_model(runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
     if runtime.backend == "echo":
         return _echo("asked for")
     try:
-        return _plan(model_from_source(DEFAULT_SOURCE), runtime, machine)
+        return plan_model(model_from_source(DEFAULT_SOURCE), runtime, machine)
     except CannotStart as error:
         if runtime.backend != "auto" or not runtime.allow_llama_fallback:
             raise
