@@ -25,14 +25,18 @@ _SWEEP_S = 1.0
 _STALE_S = PRESENCE_TTL_S + 2
 _ATTEMPTS = 5
 _CATCH_UP_S = 1.0
+# On the mark of a deletion: the digest of the configuration that was unloaded.
+UNLOADED = "Ifx-Unloaded"
+CardChange = Callable[[ModelCard | None], ModelCard | None]
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
 class Registry:
     """Follows both buckets; writes model cards by compare-and-set. `watch_workers=False` leaves the workers' out.
 
-    `models` and `workers` are replaced entry by entry as news come; callbacks run after each change. `answers` asks a
-    worker that has not been heard of: while the broker can store nothing, an entry cannot be renewed.
+    `models` and `workers` are replaced entry by entry as news come; callbacks run after each change. `unloaded` is what
+    was said with a deletion, by model id: the digest of the configuration that is not to be loaded again. `answers`
+    asks a worker that has not been heard of: while the broker can store nothing, an entry cannot be renewed.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Registry:
         self._answers = answers
         self.models: dict[str, ModelCard] = {}
         self.workers: dict[str, WorkerAdvert] = {}
+        self.unloaded: dict[str, str] = {}
         self._revisions: dict[str, int] = {}
         self._seen: dict[str, float] = {}
         self._callbacks: list[Callable[[], None]] = []
@@ -111,19 +116,26 @@ class Registry:
 
         Raises BrokerUnavailable, WrongSequence when others keep writing.
         """
-        await self._write(card.id, card)
+        await self.change_model(card.id, lambda _: card)
 
-    async def delete_model(self, model_id: str) -> None:
-        """Remove a card; does nothing when there is none. Raises as `put_model` does."""
-        await self._write(model_id, None)
+    async def delete_model(self, model_id: str, *, unloaded: str = "") -> None:
+        """Remove a card; does nothing when there is none. `unloaded` is remembered. Raises as `put_model` does."""
+        await self.change_model(model_id, lambda _: None, unloaded=unloaded)
 
-    async def _write(self, model_id: str, card: ModelCard | None) -> None:
+    async def change_model(self, model_id: str, change: CardChange, *, unloaded: str = "") -> ModelCard | None:
+        """Compare and set: write what `change` makes of the card that is there now (None: there is none, or shall be
+        none), and return that. `change` is called again when somebody else wrote first, and may raise.
+
+        Raises BrokerUnavailable, WrongSequence when others keep writing.
+        """
         subject = bucket_subject(BUCKET_MODELS, model_id)
-        payload = card.model_dump_json().encode() if card is not None else b""
-        headers = None if card is not None else {"KV-Operation": "DEL"}
         for attempt in range(_ATTEMPTS):
-            if self.models.get(model_id) == card:
-                return
+            known = self.models.get(model_id)
+            card = change(known)
+            if card == known:
+                break
+            payload = card.model_dump_json().encode() if card is not None else b""
+            headers = None if card is not None else {"KV-Operation": "DEL", UNLOADED: unloaded}
             revision = self._revisions.get(model_id, 0)
             try:
                 ack = await self._connection.publish_acked(subject, payload, headers=headers, expect=Expect(revision))
@@ -133,7 +145,18 @@ class Registry:
                 await self._wait_for(model_id, revision + 1)
             else:
                 await self._wait_for(model_id, ack.seq)
-                return
+                break
+        return card
+
+    async def set_default(self, model_id: str) -> None:
+        """Make a model the default, and then the others not. Of two that say so the later counts, so nobody is
+        without a default meanwhile. Does nothing for a model that is not there. Raises as `put_model` does.
+        """
+        if model_id not in self.models:
+            return
+        await self.change_model(model_id, lambda card: _with_default(card, True))
+        for other in [card.id for card in self.models.values() if card.default and card.id != model_id]:
+            await self.change_model(other, lambda card: _with_default(card, False))
 
     async def _wait_for(self, model_id: str, revision: int) -> None:
         """Wait until the view has this revision of a card, or a second."""
@@ -155,7 +178,10 @@ class Registry:
             except ValueError as error:
                 _log.warning("bucket %s: %s", bucket, error)
                 return
-            on_entry(key, seq, None if headers and _is_deletion(headers) else payload)
+            is_deletion = headers is not None and _is_deletion(headers)
+            if bucket == BUCKET_MODELS:
+                self._note_unloaded(key, headers.get(UNLOADED, "") if headers and is_deletion else "")
+            on_entry(key, seq, None if is_deletion else payload)
 
         stream, everything = bucket_stream(bucket), bucket_subject(bucket, ">")
         start = StartAt.last_per_subject()
@@ -172,8 +198,15 @@ class Registry:
             self._changed()
         self._news.set()
 
+    def _note_unloaded(self, model_id: str, configured: str) -> None:
+        if configured:
+            self.unloaded[model_id] = configured
+        else:
+            self.unloaded.pop(model_id, None)
+
     def _on_models_recreated(self) -> None:
         self.models.clear()
+        self.unloaded.clear()
         self._revisions.clear()
         self._changed()
 
@@ -237,3 +270,7 @@ def _replace(documents: dict[str, _Document], key: str, document: _Document | No
         documents.pop(key, None)
     else:
         documents[key] = document
+
+
+def _with_default(card: ModelCard | None, is_default: bool) -> ModelCard | None:
+    return None if card is None else card.model_copy(update={"default": is_default})

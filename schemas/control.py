@@ -1,29 +1,81 @@
 """Documents in the registry buckets: what should be served, and who serves it now."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f]+$")]
+RESERVED_NAME = "default"
 
 
-class ModelCard(BaseModel):
-    """A known model (bucket `models`): written at start from configuration, later by administrators.
+class ModelOptions(BaseModel):
+    """How a model is served, as settings, API and manifest say it. None leaves a choice to the backend.
 
+    The ranges are those of the settings table. `chat_template` is Jinja text, or a file on the worker's machine.
     `queue_max` and `queue_max_tokens` bound what waits in one class: requests, and their estimated prompt tokens (0: no
     bound).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
-    source: str
-    backend: str = "auto"
-    default: bool = False
-    aliases: tuple[str, ...] = ()
-    created: int
-    max_output_tokens: int = 1024
-    queue_max: int = Field(default=256, ge=0)
-    queue_max_tokens: int = Field(default=131_072, ge=0)
+    source: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    backend: Literal["auto", "llama_cpp", "torch", "mlx", "echo"] = "auto"
+    aliases: tuple[Name, ...] = ()
+    context: int | None = Field(default=None, strict=True, ge=16, le=2**24)
+    sequences: int | None = Field(default=None, strict=True, ge=1, le=1024)
+    threads: int | None = Field(default=None, strict=True, ge=1, le=1024)
+    gpu_layers: int | None = Field(default=None, strict=True, ge=-1, le=100_000)
+    kv_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None = None
+    batch_tokens: int | None = Field(default=None, strict=True, ge=16, le=2**16)
+    chat_template: Annotated[str, StringConstraints(min_length=1, max_length=2**18)] | None = None
+    max_output_tokens: int = Field(default=1024, strict=True, ge=1, le=2**20)
+    queue_max: int = Field(default=256, strict=True, ge=0, le=10_000_000)
+    queue_max_tokens: int = Field(default=131_072, strict=True, ge=0, le=10**12)
     no_worker: Literal["refuse", "queue"] = "refuse"
+
+
+class ModelCard(ModelOptions):
+    """A model that should be served (bucket `models`): from a configuration, an administrator or a manifest.
+
+    `configured` is the digest of the configuration that was last looked at for this id: while it stays the same, what
+    an administrator changed since is kept. `load_count` grows when somebody asks for the same model once more, as for a
+    file that was exchanged. `created` is Unix time.
+    """
+
+    id: Name
+    default: bool = False
+    created: int
+    origin: Literal["config", "admin", "manifest"] = "config"
+    configured: str = ""
+    load_count: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.id, *self.aliases)
+
+    def load_key(self) -> str:
+        """What a worker loads: two cards with the same key are served by the same engine."""
+        return self.model_dump_json(include=_LOADED)
+
+
+_LOADED = {
+    *("source", "backend", "context", "sequences", "threads", "gpu_layers", "kv_type", "batch_tokens"),
+    *("chat_template", "max_output_tokens", "load_count"),
+}
+
+
+class LoadingModel(BaseModel):
+    """A model that a worker is about to serve, or to serve anew. `fraction` is None where nobody can tell.
+
+    `elapsed_s` is seconds since the loading began.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    stage: str
+    fraction: float | None = None
+    elapsed_s: float = 0.0
 
 
 class ServedModel(BaseModel):
@@ -47,7 +99,10 @@ class ServedModel(BaseModel):
 
 
 class WorkerAdvert(BaseModel):
-    """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s)."""
+    """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s).
+
+    `failed` says why a model is not served here, or not as its card says now; an earlier load of it may serve on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,3 +113,5 @@ class WorkerAdvert(BaseModel):
     models: tuple[ServedModel, ...]
     free_slots: int
     draining: bool = False
+    loading: tuple[LoadingModel, ...] = ()
+    failed: dict[str, str] = Field(default_factory=dict)

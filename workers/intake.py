@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 
+from broker.backlog import unsettled
 from broker.claims import Claim, ClaimOutcome
 from broker.connection import Connection
 from broker.errors import BlobMissing, BrokerError, StreamFull
@@ -38,6 +39,8 @@ MAX_SETTLING = 256
 NO_ROOM_DELAY_S = 1.0
 # What was given back for later counts as ours for as long, and until the next worker surely has it.
 TAKEN_AGAIN_S = 0.5
+BACKLOG_POLL_S = 0.25
+LATECOMERS_S = 2.0
 
 
 class Intake:
@@ -77,6 +80,7 @@ class Intake:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pull: PullLoop | None = None
         self._is_draining = False
+        self._is_retired = False
         self._failure: str | None = None
 
     @property
@@ -114,7 +118,8 @@ class Intake:
     async def open(self) -> ServedModel:
         """Load the model on the engine's thread and take what waits for it. Raises RunnerError."""
         self._engine.start()
-        self._opened = await asyncio.wrap_future(self._engine.opened)
+        # Shielded: the engine's thread must find its future as it left it.
+        self._opened = await asyncio.shield(asyncio.wrap_future(self._engine.opened))
         for name, work in (("dispatch", self._dispatch()), ("tick", self._tick())):
             task = asyncio.create_task(work, name=name)
             self._keep(task)
@@ -182,6 +187,33 @@ class Intake:
         while serving := [task for task in self._tasks if task.get_name() == "serve"]:
             await asyncio.wait(serving)
 
+    async def retire(self) -> None:
+        """Stop asking, and return when all that was taken has ended. What is only being read goes back.
+
+        Its gauges are another's from now on.
+        """
+        self._is_draining = self._is_retired = True
+        if self._pull is not None:
+            await self._pull.stop()
+        while serving := [task for task in self._tasks if task.get_name() == "serve"]:
+            await asyncio.wait(serving)
+
+    async def run_empty(self) -> None:
+        """Go on until nothing waits in its queue and nobody has anything of it: for a model that was unloaded.
+
+        Requests that an edge let in just before may still be on their way, so it is looked at for a while.
+        """
+        looked_from = self._loop.time()
+        while True:
+            await asyncio.sleep(BACKLOG_POLL_S)
+            try:
+                is_empty = await unsettled(self._connection, self.model_id, lanes=self._config.lanes) == 0
+            except BrokerError as error:
+                log.info("the queue of %s cannot be seen: %s", self.model_id, error)
+                continue
+            if is_empty and self._loop.time() - looked_from > LATECOMERS_S:
+                return
+
     async def close(self, *, join_engine: bool = True) -> None:
         """End the engine. `join_engine` false leaves a thread that hangs in a step to the end of the process."""
         for task in list(self._tasks):
@@ -192,13 +224,15 @@ class Intake:
 
     def export_gauges(self) -> None:
         """Refresh the gauges that show a state rather than count events."""
-        busy = sum(session.occupies_slot for session in self._sessions.values())
         stats = self._engine.stats()
+        self._totals.export(stats)
+        if self._is_retired:
+            return
+        busy = sum(session.occupies_slot for session in self._sessions.values())
         running = max(0, min(self.slots, busy - stats.waiting))
         self._metrics.worker_slots.labels(self.model_id, "busy").set(running)
         self._metrics.worker_slots.labels(self.model_id, "free").set(self.slots - running)
         self._metrics.worker_slots.labels(self.model_id, "waiting").set(stats.waiting)
-        self._totals.export(stats)
         self._metrics.kv_pages.labels(self.model_id, "used").set(stats.kv_used_tokens)
         self._metrics.kv_pages.labels(self.model_id, "reserved").set(stats.kv_reserved_tokens)
         self._metrics.kv_pages.labels(self.model_id, "cached").set(stats.kv_cached_tokens)

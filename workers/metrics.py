@@ -1,5 +1,6 @@
 """What a worker measures, and the scrape port that shows it. Names are the contract's; buckets reach up to minutes."""
 
+import contextlib
 from collections.abc import Callable
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -10,6 +11,8 @@ from workers.engine.stats import EngineStats
 
 FIRST_PORT = 9101
 PORTS_TRIED = 100
+SLOT_STATES = ("busy", "free", "waiting")
+KV_STATES = ("used", "reserved", "cached")
 
 
 class WorkerMetrics:
@@ -40,6 +43,12 @@ class WorkerMetrics:
             ["model", "state"],
             registry=self.registry,
         )
+        self.model_loads = Counter(
+            "inferflux_model_loads_total",
+            "Models that were loaded, or failed to",
+            ["model", "result"],
+            registry=self.registry,
+        )
         self.preemptions = self._counter("fairness_preemptions", "Sequences that lost their place to a higher class")
         self.yields = self._counter("fairness_yields", "Sequences that gave their place up after their timeslice")
         self.resumes = self._counter("fairness_resumes", "Sequences that got a place again")
@@ -53,6 +62,13 @@ class WorkerMetrics:
 
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(f"inferflux_{name}_total", help_text, ["model"], registry=self.registry)
+
+    def forget(self, model: str) -> None:
+        """The states of a model that is not here any more; what was counted stays."""
+        for gauge, states in ((self.worker_slots, SLOT_STATES), (self.kv_pages, KV_STATES)):
+            for state in states:
+                with contextlib.suppress(KeyError):
+                    gauge.remove(model, state)
 
     def step_observer(self, model: str) -> Callable[[int, int, int, float], None]:
         """The engine's hook for one model: batch size, prompt and completion tokens, seconds; after every step."""

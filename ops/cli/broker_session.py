@@ -13,7 +13,7 @@ from ops.cli.options import given_flags
 from ops.errors import CannotStart
 from ops.logs import configure
 from ops.serving.broker import broker_config
-from ops.serving.plan import model_card
+from ops.serving.registering import model_card
 from ops.settings.loader import load
 from ops.settings.settings import NatsSettings
 from schemas.control import ModelCard
@@ -25,7 +25,7 @@ async def visit_broker(params: Mapping[str, Any], visit: Visit) -> list[Change]:
     """Read the settings, connect, call `visit` with the configured models' cards. Raises CannotStart when refused."""
     settings = load(os.environ, given_flags(params))
     configure(level="warning", form=settings.logging.format, process="topology")
-    cards = [model_card(model, model.backend) for model in settings.models]
+    cards = [model_card(model) for model in settings.models]
     try:
         connection = await Connection.open(broker_config(settings, Role.TOPOLOGY, "inferflux-topology"))
         registry = Registry(connection)

@@ -1,6 +1,5 @@
 """What will be served: every configured model, or the default one, with its file and its backend."""
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from ops.errors import CannotStart
 from ops.serving.backends import can_share_process, choose_backend, refuse_unused_settings
 from ops.serving.machine import Machine, this_machine
+from ops.serving.registering import model_card
 from ops.serving.sources import Source, SourceKind, is_echo, resolve
 from ops.settings.errors import nearest
 from ops.settings.models import model_from_source
@@ -22,7 +22,10 @@ DEMO_ECHO = "echo:repeat?rate=100"
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """A model that can be served here. `chat_template` is Jinja text, read from its file if it was one."""
+    """A model that can be served here. `chat_template` is Jinja text, read from its file if it was one.
+
+    `flag` is the backend that was asked for over the model's own.
+    """
 
     settings: ModelSettings
     source: Source
@@ -30,24 +33,10 @@ class PlannedModel:
     reason: str
     chat_template: str | None
 
+    flag: str = "auto"
+
     def card(self) -> ModelCard:
-        return model_card(self.settings, self.backend)
-
-
-def model_card(model: ModelSettings, backend: str) -> ModelCard:
-    """The entry of a model in the `models` bucket, made now."""
-    return ModelCard(
-        id=model.id,
-        source=model.source,
-        backend=backend,
-        default=model.default,
-        aliases=model.aliases,
-        created=int(time.time()),
-        max_output_tokens=model.max_output_tokens,
-        queue_max=model.queue_max,
-        queue_max_tokens=model.queue_max_tokens or 0,
-        no_worker="queue" if model.no_worker == "queue" else "refuse",
-    )
+        return model_card(self.settings, backend=self.flag)
 
 
 def plan_models(
@@ -68,7 +57,7 @@ def _plan_all(settings: Settings, machine: Machine, only: Collection[str]) -> tu
     models = _chosen(settings.models, only)
     if models:
         _refuse_weights_under_echo(settings.runtime, models)
-        return tuple(_plan(model, settings.runtime, machine) for model in models)
+        return tuple(plan_model(model, settings.runtime, machine) for model in models)
     default = _default_model(settings.runtime, machine)
     _require(only, [default.settings.id])
     return (default,)
@@ -94,10 +83,11 @@ def _require(wanted: Collection[str], known: list[str]) -> None:
             raise CannotStart(f"no model {model_id!r} is configured{nearest(model_id, known)}")
 
 
-def _plan(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+def plan_model(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+    """One model with its file and backend. Raises CannotStart."""
     source = resolve(model.source)
     choice = choose_backend(model, source, runtime, machine)
-    return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model))
+    return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model), runtime.backend)
 
 
 def _default_model(runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
@@ -105,7 +95,7 @@ def _default_model(runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
     if runtime.backend == "echo":
         return _echo("asked for")
     try:
-        return _plan(model_from_source(DEFAULT_SOURCE), runtime, machine)
+        return plan_model(model_from_source(DEFAULT_SOURCE), runtime, machine)
     except CannotStart as error:
         if runtime.backend != "auto" or not runtime.allow_llama_fallback:
             raise

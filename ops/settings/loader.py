@@ -162,6 +162,7 @@ def _runtime(values: Values) -> RuntimeSettings:
         high_priority_threshold=values.get(table.HIGH_PRIORITY_THRESHOLD),
         kv_cpu_pages=values.get(table.KV_CPU_PAGES) or None,
         max_timeslice_tokens=values.get(table.MAX_TIMESLICE_TOKENS),
+        memory_bytes=values.get(table.MEMORY_BYTES),
         parked_kv_bytes=values.get(table.PARKED_KV_BYTES),
         stuck_step_s=values.get(table.STUCK_STEP_S),
         kv_eviction=values.get(table.KV_EVICTION),

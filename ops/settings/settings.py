@@ -92,6 +92,7 @@ class RuntimeSettings:
     high_priority_threshold: int
     kv_cpu_pages: int | None
     max_timeslice_tokens: int
+    memory_bytes: int | None
     parked_kv_bytes: int
     stuck_step_s: float
     kv_eviction: str

@@ -148,6 +148,9 @@ PARKED_KV_BYTES = Setting("runtime.parked_kv_bytes", size_bytes(0, 2**40), 256 *
     "Host memory of a model for the KV of requests that made room for others; what is beyond is computed again.")
 STUCK_STEP_S = Setting("runtime.stuck_step_s", seconds(1, 3600), 60.0,
     "A step that takes longer means that the device hangs: the worker gives its work back and ends with an error.")
+MEMORY_BYTES = Setting("runtime.memory_bytes", optional(size_bytes(2**16, 2**50)), None,
+    "Memory that the models of one worker may take together, weights and KV by their estimates; one that would go "
+    "beyond is not loaded, and the others go on. Empty: no bound but what the machine has.", "--memory")
 SPECULATIVE_ENABLED = Setting("runtime.speculative_decoding.enabled", boolean(), False,
     "Whether tokens are drafted and verified several at a time.",
     None, "INFERFLUX_SPECULATIVE_ENABLED", available=False)

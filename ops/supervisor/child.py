@@ -54,6 +54,10 @@ class Child:
         """Ask it to drain."""
         self._signal(signal.SIGTERM)
 
+    def finish(self) -> None:
+        """Ask a worker to end what it has taken, and to leave then."""
+        self._signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker.connection import BrokerConfig, Connection
 from broker.errors import BrokerError
@@ -24,8 +24,11 @@ CLOSING_S = 2.0
 class Fleet:
     """Holds the topology role for as long as `up` runs."""
 
-    def __init__(self, connection: Connection, registry: Registry, keeper: TopologyKeeper) -> None:
+    def __init__(
+        self, connection: Connection, registry: Registry, keeper: TopologyKeeper, is_ours: Callable[[ModelCard], bool]
+    ) -> None:
         self._connection = connection
+        self._is_ours = is_ours
         self._registry = registry
         self._keeper = keeper
         self._handing_back: set[asyncio.Task[None]] = set()
@@ -38,7 +41,14 @@ class Fleet:
         connection = await Connection.open(config)
         topology = Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)
         registry = Registry(connection)
-        fleet = cls(connection, registry, TopologyKeeper(topology, registry))
+        own = {card.id for card in cards}
+        fleet = cls(
+            connection,
+            registry,
+            TopologyKeeper(topology, registry),
+            # Of another configuration's models its own workers take care.
+            lambda card: is_ours_alone or card.origin != "config" or card.id in own,
+        )
         try:
             changes = await register(topology, registry, cards, is_ours_alone=is_ours_alone)
             log.info("topology applied", extra={"changes": len(changes), "models": [card.id for card in cards]})
@@ -47,6 +57,21 @@ class Fleet:
             await fleet.close()
             raise
         return fleet
+
+    @property
+    def cards(self) -> dict[str, ModelCard]:
+        """What this `up` is to serve, the default model first."""
+        cards = sorted(self._registry.models.values(), key=lambda card: not card.default)
+        return {card.id: card for card in cards if self._is_ours(card)}
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Called on the loop after each change of models or workers."""
+        self._registry.on_change(callback)
+
+    def serves(self, worker_id: str, model_id: str) -> bool:
+        """Whether a worker says that it does."""
+        advert = self._registry.workers.get(worker_id)
+        return advert is not None and any(served.id == model_id for served in advert.models)
 
     def worker_ended(self, worker_id: str, started_at: float) -> None:
         """Give what it still held to others, now rather than when its leases run out. `started_at` is Unix time."""

@@ -14,7 +14,8 @@ from ops.supervisor.service import Launch
 
 RUN_DIR = "run"
 _EDGE_FLAGS = (table.CONFIG, table.HOST, table.HTTP_PORT)
-_WORKER_FLAGS = (table.CONFIG, table.BACKEND, table.MODEL_PATH)
+_CARD_FLAGS = (table.CONFIG, table.BACKEND, table.MEMORY_BYTES)
+_WORKER_FLAGS = (*_CARD_FLAGS, table.MODEL_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,13 @@ def edge_launcher(context: LaunchContext, known_port: Callable[[], int | None]) 
     return launch
 
 
-def worker_launcher(context: LaunchContext, number: int, model_id: str) -> Callable[[], Launch]:
-    """A worker for one model."""
+def worker_launcher(context: LaunchContext, number: int, model_id: str, *, is_configured: bool) -> Callable[[], Launch]:
+    """A worker for one model: of our own configuration, or registered by somebody else."""
+    which = "--only" if is_configured else "--card"
 
     def launch() -> Launch:
-        return _launch(context, "worker", new_id(f"w{number}"), _WORKER_FLAGS, "--only", model_id)
+        rows = _WORKER_FLAGS if is_configured else _CARD_FLAGS
+        return _launch(context, "worker", new_id(f"w{number}"), rows, "--supervised", which, model_id)
 
     return launch
 

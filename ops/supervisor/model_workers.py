@@ -1,50 +1,63 @@
 """The workers of `up`: so many processes for each model, and none for two models.
 
-A library's threads, its crash and a file that does not load then concern one model alone.
+A library's threads, its crash and a file that does not load then concern one model alone. They follow the registered
+models: one process more for a new model, the end of one for a model that was unloaded. What else changes about a model
+its process sees to, but for another backend: then a new process takes over from the old one.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ops.errors import CannotStart
 from ops.supervisor.service import Service
+from schemas.control import ModelCard
 
 log = logging.getLogger("inferflux.up")
 
 
 @dataclass(slots=True)
 class ModelWorkers:
-    """The processes of one model. `failure` is why the first of them that did not start did not."""
+    """The processes of one model. `failure` is why the first of them that did not start did not.
+
+    `backend` is what its card needs, as far as that is known; `successors` will take over once they serve.
+    """
 
     model_id: str
     services: list[Service]
+    card: ModelCard | None = None
+    backend: str | None = None
     failure: str | None = None
+    successors: list[Service] = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class Workers:
-    """All of them, in the order of the configuration."""
+    """All of them, in the order in which they were started.
 
-    models: list[ModelWorkers] = field(default_factory=list)
+    `make(number, model)` is called with numbers from 1 on, `find_backend(card)` gives None where none is found.
+    """
 
-    @classmethod
-    def make(cls, model_ids: Sequence[str], per_model: int, make: Callable[[int, str], Service]) -> "Workers":
-        """`make(number, model)` is called with numbers from 1 on."""
-        workers = cls()
-        for place, model_id in enumerate(model_ids):
-            numbers = range(place * per_model + 1, (place + 1) * per_model + 1)
-            workers.models.append(ModelWorkers(model_id, [make(number, model_id) for number in numbers]))
-        return workers
+    def __init__(
+        self, per_model: int, make: Callable[[int, str], Service], find_backend: Callable[[ModelCard], str | None]
+    ) -> None:
+        self.models: dict[str, ModelWorkers] = {}
+        self._per_model = per_model
+        self._make = make
+        self._find_backend = find_backend
+        self._number = 0
+        self._leaving: dict[Service, asyncio.Task[None]] = {}
 
     def __iter__(self) -> Iterator[Service]:
-        return (service for model in self.models for service in model.services)
+        for model in self.models.values():
+            yield from model.services
+            yield from model.successors
+        yield from list(self._leaving)
 
     @property
     def facts(self) -> list[dict[str, Any]]:
-        """What those that serve said when they were ready."""
+        """What those that are ready said then."""
         return [service.facts for service in self if service.facts is not None]
 
     @property
@@ -53,25 +66,83 @@ class Workers:
         served = {model["id"] for facts in self.facts for model in facts["models"]}
         return {
             model.model_id: model.failure
-            for model in self.models
+            for model in self.models.values()
             if model.failure is not None and model.model_id not in served
         }
+
+    async def follow(self, cards: Mapping[str, ModelCard], serves: Callable[[str, str], bool]) -> None:
+        """Start and end processes so that each card has its own. `serves(worker, model)`: it says so itself."""
+        for model_id in [model_id for model_id in self.models if model_id not in cards]:
+            model = self.models.pop(model_id)
+            log.info("model %s is unloaded", model_id)
+            self._let_go([*model.services, *model.successors])
+        for card in cards.values():
+            model_workers = self.models.get(card.id)
+            if model_workers is None:
+                backend = await asyncio.to_thread(self._find_backend, card)
+                self.models[card.id] = ModelWorkers(card.id, self._start(card.id), card, backend)
+            elif model_workers.card is None or model_workers.card.load_key() != card.load_key():
+                await self._change(model_workers, card)
+            else:
+                model_workers.card = card
+        for model in self.models.values():
+            if model.successors and all(_serves(service, model.model_id, serves) for service in model.successors):
+                log.info("model %s: the new workers serve", model.model_id, extra={"backend": model.backend})
+                self._let_go(model.services)
+                model.services, model.successors = model.successors, []
 
     async def first_ready(self) -> None:
         """Wait until each serves or has failed. A failure is logged; when nothing serves, CannotStart is raised."""
         started = await asyncio.gather(
-            *(_has_started(model, service) for model in self.models for service in model.services)
+            *(_has_started(model, service) for model in self.models.values() for service in model.services)
         )
-        failures = [model.failure for model in self.models if model.failure is not None]
+        failures = [model.failure for model in self.models.values() if model.failure is not None]
         if failures and not any(started):
             raise CannotStart("; ".join(failures))
+
+    async def _change(self, model: ModelWorkers, card: ModelCard) -> None:
+        """The processes follow the card by themselves, unless they have ended or it needs another library."""
+        backend = await asyncio.to_thread(self._find_backend, card)
+        model.card = card
+        is_other = backend is not None and model.backend is not None and backend != model.backend
+        self._let_go(model.successors)
+        model.successors = []
+        if all(service.has_ended for service in model.services):
+            model.services = self._start(model.model_id)
+        elif is_other:
+            log.info("model %s goes from %s to %s", card.id, model.backend, backend)
+            model.successors = self._start(model.model_id)
+        model.backend = backend or model.backend
+
+    def _start(self, model_id: str) -> list[Service]:
+        services = []
+        for _ in range(self._per_model):
+            self._number += 1
+            service = self._make(self._number, model_id)
+            service.start()
+            services.append(service)
+        return services
+
+    def _let_go(self, services: list[Service]) -> None:
+        for service in services:
+            task = asyncio.create_task(service.finish(), name=f"end of {service.name}")
+            self._leaving[service] = task
+            task.add_done_callback(lambda _, service=service: self._leaving.pop(service, None))  # type: ignore[misc]
+
+
+def _serves(service: Service, model_id: str, serves: Callable[[str, str], bool]) -> bool:
+    return service.pid is not None and service.launch is not None and serves(service.launch.id, model_id)
 
 
 async def _has_started(model: ModelWorkers, service: Service) -> bool:
     try:
         await service.first_ready()
+        reason = (service.facts or {"failed": {}})["failed"].get(model.model_id)
+        if reason is None:
+            return True
+        failure = f"{service.name}: {reason}"
     except CannotStart as error:
-        model.failure = model.failure or str(error)
-        log.error("model %s is not served by %s", model.model_id, error)
-        return False
-    return True
+        failure = str(error)
+    model.failure = model.failure or failure
+    log.error("model %s is not served by %s", model.model_id, failure)
+    return False

@@ -95,6 +95,22 @@ class Service:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
+    async def finish(self) -> None:
+        """Let it end what it has taken, and wait for that, however long it takes. Not started again."""
+        self._is_stopping = True
+        if self._task is None:
+            return
+        if self._child is not None and self._child.is_running:
+            self._child.finish()
+        else:
+            self._task.cancel()
+        await asyncio.wait({self._task})
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more, and will not again."""
+        return self._task is not None and self._task.done()
+
     async def kill(self) -> None:
         """SIGKILL, at once, and wait for its end. Does nothing when it does not run."""
         self._is_stopping = True

@@ -1,6 +1,7 @@
 """`inferflux up`, from lock to drain."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -14,7 +15,9 @@ from broker.roles import Role
 from ops.errors import CannotStart
 from ops.serving.broker import broker_tls
 from ops.serving.keys import shown_key
-from ops.serving.plan import PlannedModel
+from ops.serving.machine import this_machine
+from ops.serving.plan import PlannedModel, plan_model
+from ops.serving.worker_models import model_settings
 from ops.settings.settings import Settings
 from ops.supervisor.broker_service import BrokerService
 from ops.supervisor.fleet import Fleet
@@ -29,6 +32,7 @@ from ops.supervisor.ready import ready_block
 from ops.supervisor.run_file import Running, RunningProcess, RunningWorker, remove_run_file, write_run_file
 from ops.supervisor.service import Launch, Service
 from ops.supervisor.waits import all_of, first_of
+from schemas.control import ModelCard
 
 log = logging.getLogger("inferflux.up")
 
@@ -56,7 +60,10 @@ class Up:
         self._fleet: Fleet | None = None
         self._edge: Service | None = None
         self._edge_port: int | None = None
-        self._workers = Workers()
+        self._workers = Workers(settings.workers, self._make_worker, self._find_backend)
+        self._context: LaunchContext | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._force_asked = asyncio.Event()
 
@@ -91,13 +98,16 @@ class Up:
             settings.nats,
             is_ours_alone=self._broker is not None,
         )
-        self._make_services(LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags))
-        for service in self._services():
-            service.start()
+        self._context = LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags)
+        if not settings.no_edge:
+            self._edge = self._service("edge", edge_launcher(self._context, self._last_port))
+            self._edge.start()
+        await self._workers.follow(self._fleet.cards, self._fleet.serves)
         await all_of([*([self._edge.first_ready()] if self._edge is not None else []), self._workers.first_ready()])
         if self._edge is not None and self._serves_default_model():
             await wait_until_ready(self._probed_url())
         self._say_ready()
+        self._following = asyncio.create_task(self._follow_models(self._fleet), name="models")
 
     async def _start_broker(self) -> Path | None:
         """Start the embedded server, unless NATS is elsewhere; returns where the logins are."""
@@ -113,14 +123,27 @@ class Up:
         self._broker_url = await self._broker.start()
         return self._broker.server.credentials
 
-    def _make_services(self, context: LaunchContext) -> None:
-        if not self._settings.no_edge:
-            self._edge = self._service("edge", edge_launcher(context, self._last_port))
-        self._workers = Workers.make(
-            [model.settings.id for model in self._plan],
-            self._settings.workers,
-            lambda number, model_id: self._service(f"worker-{number}", worker_launcher(context, number, model_id)),
-        )
+    def _make_worker(self, number: int, model_id: str) -> Service:
+        assert self._context is not None
+        is_configured = any(model.settings.id == model_id for model in self._plan)
+        launcher = worker_launcher(self._context, number, model_id, is_configured=is_configured)
+        return self._service(f"worker-{number}", launcher)
+
+    def _find_backend(self, card: ModelCard) -> str | None:
+        """On a thread. None where none is found: the worker says why."""
+        try:
+            return plan_model(model_settings(card), self._settings.runtime, this_machine()).backend
+        except CannotStart:
+            return None
+
+    async def _follow_models(self, fleet: Fleet) -> None:
+        """From here on, whatever administrators and configuration change."""
+        fleet.on_change(self._news.set)
+        while True:
+            await self._workers.follow(fleet.cards, fleet.serves)
+            self._write_running()
+            await self._news.wait()
+            self._news.clear()
 
     def _service(self, name: str, launcher: Callable[[], Launch]) -> Service:
         return Service(name, launcher, self._output, on_ready=self._note_ready, on_exit=self._note_exit)
@@ -152,9 +175,9 @@ class Up:
     def _serves_default_model(self) -> bool:
         """Whether the edge will ever be ready: with no worker for its default model it cannot."""
         unserved = self._workers.unserved
-        return self._settings.workers > 0 and not any(
-            model.settings.default and model.settings.id in unserved for model in self._plan
-        )
+        cards = self._fleet.cards.values() if self._fleet is not None else []
+        defaults = [card.id for card in cards if card.default]
+        return self._settings.workers > 0 and bool(defaults) and defaults[0] not in unserved
 
     def _takes_default_key(self) -> bool:
         return self._edge is not None and self._edge.facts is not None and bool(self._edge.facts["default_key"])
@@ -184,7 +207,14 @@ class Up:
         except OSError as error:
             log.error("run.json is out of date: %s", error.strerror)
 
+    async def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError, BrokerError):
+                await self._following
+
     async def _drain(self) -> None:
+        await self._stop_following()
         if self._edge is not None:
             await self._edge.stop(self._settings.server.drain_timeout_s + EDGE_LEAVES_S)
         await all_of([worker.stop(WORKER_DRAIN_S) for worker in self._workers])
@@ -195,6 +225,7 @@ class Up:
             await self._broker.stop()
 
     async def _kill_what_is_left(self) -> None:
+        await self._stop_following()
         await all_of([service.kill() for service in self._services()])
         if self._fleet is not None:
             await self._fleet.close()
@@ -215,4 +246,4 @@ class Up:
 def _running_worker(service: Service) -> RunningWorker:
     assert service.facts is not None and service.pid is not None
     facts = service.facts
-    return RunningWorker(service.pid, facts["id"], facts["models"][0]["backend"], facts["metrics"])
+    return RunningWorker(service.pid, facts["id"], facts["backend"], facts["metrics"])

@@ -6,7 +6,8 @@ second thread has entered them. Only `abort` may be called from another thread.
 KV is reached through handles; who holds the memory behind one is the runner's affair.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -44,7 +45,8 @@ class RunnerSpec:
 
     `source` is the model's source after resolution: a file or folder path, or the echo runner's own form.
     `context` is tokens per sequence, `sequences` how many run at once, `batch_tokens` the most tokens of one forward.
-    `kv_pages` is the size of the KV memory where it is in pages.
+    `kv_pages` is the size of the KV memory where it is in pages. `progress` is told how much of the weights is read, 0
+    to 1, where the backend knows; on the engine's thread.
     """
 
     model_id: str
@@ -57,6 +59,7 @@ class RunnerSpec:
     batch_tokens: int | None = None
     chat_template: str | None = None
     kv_pages: int | None = None
+    progress: Callable[[str, float | None], None] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from ops.settings import table
     table.NO_EDGE,
     table.BACKEND,
     table.MODEL_PATH,
+    table.MEMORY_BYTES,
 )
 def command(**params: Any) -> int:
     """Run broker, edge and workers on this machine until Ctrl-C.

@@ -11,30 +11,50 @@ from ops.cli.options import given_flags, setting_options
 from ops.settings import table
 
 if TYPE_CHECKING:
-    from ops.serving.plan import PlannedModel
+    from ops.serving.worker_models import CardPlanner
     from ops.settings.settings import RuntimeSettings
-    from workers.config import WorkerModel, WorkerReady
+    from workers.config import WorkerReady
     from workers.engine.config import FairnessConfig
     from workers.kv.config import KvConfig
 
 
 @click.command()
-@setting_options(table.CONFIG, table.DATA_DIR, table.NATS_URL, table.NATS_CREDENTIALS, table.BACKEND, table.MODEL_PATH)
+@setting_options(
+    table.CONFIG,
+    table.DATA_DIR,
+    table.NATS_URL,
+    table.NATS_CREDENTIALS,
+    table.BACKEND,
+    table.MODEL_PATH,
+    table.MEMORY_BYTES,
+)
 @click.option("--id", "worker_id", metavar="ID", help="Name of this worker. [default: a fresh one]")
 @click.option(
     "--only", metavar="MODEL", multiple=True, help="Serve this one of the configured models; may be given again."
 )
+@click.option(
+    "--card", metavar="MODEL", multiple=True, help="Serve this registered model, and no others; may be given again."
+)
+@click.option("--supervised", is_flag=True, hidden=True)
 @child_options
-def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | None, **params: Any) -> int:
+def command(
+    worker_id: str | None,
+    only: tuple[str, ...],
+    card: tuple[str, ...],
+    supervised: bool,
+    ready_file: Path | None,
+    **params: Any,
+) -> int:
     """Run one worker: it takes requests for its models from the broker and answers them.
 
     \b
       inferflux worker --data-dir .inferflux              # beside a running `up`
       inferflux worker --nats-url nats://host:4222 --nats-credentials worker.creds --model ./model.gguf
 
-    One process serves models of one backend; with more of them configured, start a worker for each with --only.
+    Without --model, --only and --card it serves every registered model that it can, and follows what administrators
+    load and unload. One process serves models of one backend; for further ones start further workers.
 
-    SIGTERM hands unfinished work back; another worker continues it. A second one forces.
+    SIGTERM hands unfinished work back; another worker continues it. A second one forces. SIGUSR1 finishes it first.
     """
     from broker.errors import BrokerError
     from broker.roles import Role
@@ -43,7 +63,9 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
     from ops.logs import configure
     from ops.serving.broker import broker_config
     from ops.serving.ids import process_id
+    from ops.serving.machine import this_machine
     from ops.serving.plan import plan_models, refuse_mixture
+    from ops.serving.worker_models import CardPlanner, worker_model
     from ops.settings.loader import load
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
@@ -52,19 +74,27 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
     settings = load(os.environ, given_flags(params))
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
-    plan = plan_models(settings, only=only)
+    has_own = bool(only) or (bool(settings.models) and not card)
+    plan = plan_models(settings, only=only) if has_own else ()
     refuse_mixture(plan)
+    planner = CardPlanner(settings.runtime, this_machine, plan, is_bound=supervised)
+    serves_all = not (only or card or params["model"] or os.environ.get(str(table.MODEL_PATH.env)))
     config = WorkerConfig(
         worker_id=own_id,
-        models=tuple(_worker_model(planned, settings.runtime.kv_cpu_pages) for planned in plan),
+        models=tuple(worker_model(planned, settings.runtime.kv_cpu_pages) for planned in plan),
         metrics_host=settings.metrics_host,
         stuck_step_s=settings.runtime.stuck_step_s,
         fairness=_fairness_config(settings.runtime),
         kv=_kv_config(settings.runtime),
+        configured={planned.settings.id: planned.card().configured for planned in plan} if supervised else {},
+        wants=lambda model_id: serves_all or model_id in card,
+        plan=planner,
+        must_serve=has_own and not supervised,
+        memory_bytes=settings.runtime.memory_bytes,
     )
 
     def on_ready(ready: "WorkerReady") -> None:
-        tell_ready(ready_file, _facts(own_id, ready, plan))
+        tell_ready(ready_file, _facts(own_id, ready, planner))
 
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
@@ -96,33 +126,20 @@ def _kv_config(runtime: "RuntimeSettings") -> "KvConfig":
     )
 
 
-def _worker_model(planned: "PlannedModel", kv_pages: int | None) -> "WorkerModel":
-    from workers.config import WorkerModel
-    from workers.runners.base import RunnerSpec
-
-    settings = planned.settings
-    spec = RunnerSpec(
-        model_id=settings.id,
-        source=planned.source.location,
-        context=settings.context,
-        sequences=settings.sequences,
-        threads=settings.threads,
-        gpu_layers=settings.gpu_layers,
-        kv_type=settings.kv_type,
-        batch_tokens=settings.batch_tokens,
-        chat_template=planned.chat_template,
-        kv_pages=kv_pages,
-    )
-    return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens)
-
-
-def _facts(worker_id: str, ready: "WorkerReady", plan: "tuple[PlannedModel, ...]") -> dict[str, Any]:
+def _facts(worker_id: str, ready: "WorkerReady", planner: "CardPlanner") -> dict[str, Any]:
     """What the ready block and run.json show of this worker."""
     from ops.serving.threads import available_threads
 
-    threads = {
-        planned.settings.id: None if planned.backend == "echo" else planned.settings.threads or available_threads()
-        for planned in plan
+    models = []
+    for served in ready.models:
+        threads = planner.planned[served.id].settings.threads or available_threads()
+        models.append({**served.model_dump(), "threads": None if served.backend == "echo" else threads})
+    backends = sorted({planned.backend for planned in planner.planned.values()})
+    return {
+        "id": worker_id,
+        "pid": os.getpid(),
+        "metrics": ready.metrics_url,
+        "backend": models[0]["backend"] if models else (backends or ["none"])[0],
+        "models": models,
+        "failed": dict(ready.failed),
     }
-    models = [{**served.model_dump(), "threads": threads[served.id]} for served in ready.models]
-    return {"id": worker_id, "pid": os.getpid(), "metrics": ready.metrics_url, "models": models}

@@ -48,7 +48,9 @@ def load(spec: RunnerSpec, stack: ExitStack, abort_flag: AbortFlag, remembered: 
     trouble = find_trouble(request, processor(), library.version, remembered, trial)
     if not library.can_offload:
         check_weights_fit(path.name, total_bytes(path), available_bytes())
-    model = LlamaModel(library, path, num_gpu_layers=spec.gpu_layers, use_extra_buffers=trouble is None)
+    model = LlamaModel(
+        library, path, num_gpu_layers=spec.gpu_layers, use_extra_buffers=trouble is None, progress=spec.progress
+    )
     stack.callback(model.close)
     tokenizer = LlamaTokenizer(library, model)
     stack.callback(tokenizer.close)

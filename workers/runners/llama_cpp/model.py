@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,22 @@ class LlamaModel:
     """
 
     def __init__(
-        self, library: Library, path: Path, *, num_gpu_layers: int | None = None, use_extra_buffers: bool = True
+        self,
+        library: Library,
+        path: Path,
+        *,
+        num_gpu_layers: int | None = None,
+        use_extra_buffers: bool = True,
+        progress: Callable[[str, float | None], None] | None = None,
     ) -> None:
         self._api = library.api
         params = self._api.llama_model_default_params()
         params.use_extra_bufts = use_extra_buffers
         if num_gpu_layers is not None:
             params.n_gpu_layers = num_gpu_layers
+        told = _progress_callback(self._api, progress)  # lives until the call returns
+        if told is not None:
+            params.progress_callback = told
         with library.log.collect() as errors:
             self.pointer: Any = self._api.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
@@ -83,3 +93,15 @@ class LlamaModel:
         api = self._api
         is_decoder = api.llama_model_has_decoder(self.pointer) and not api.llama_model_has_encoder(self.pointer)
         return bool(is_decoder and not api.llama_model_is_diffusion(self.pointer))
+
+
+def _progress_callback(api: Any, progress: Callable[[str, float | None], None] | None) -> Any:
+    """What the library calls from 0 to 1 while it reads weights; True lets it go on."""
+    if progress is None:
+        return None
+
+    def tell(fraction: float, _: object) -> bool:
+        progress("loading", fraction)
+        return True
+
+    return api.llama_progress_callback(tell)

@@ -1,0 +1,87 @@
+"""What a worker is told of a model: of a planned one, and of one that a card describes."""
+
+from collections.abc import Callable
+
+from ops.errors import CannotStart
+from ops.serving.backends import can_share_process
+from ops.serving.machine import Machine
+from ops.serving.memory import estimate
+from ops.serving.plan import PlannedModel, plan_model
+from ops.settings.settings import ModelSettings, RuntimeSettings
+from schemas.control import ModelCard
+from workers.config import NotForThisWorker, Progress, WorkerModel
+from workers.runners.base import RunnerError, RunnerSpec
+
+
+def model_settings(card: ModelCard) -> ModelSettings:
+    """The settings that a card was made from, or could have been."""
+    return ModelSettings(
+        id=card.id,
+        source=card.source,
+        backend=card.backend,
+        default=card.default,
+        aliases=card.aliases,
+        context=card.context,
+        sequences=card.sequences,
+        threads=card.threads,
+        gpu_layers=card.gpu_layers,
+        kv_type=card.kv_type,
+        batch_tokens=card.batch_tokens,
+        chat_template=card.chat_template,
+        max_output_tokens=card.max_output_tokens,
+        queue_max=card.queue_max,
+        queue_max_tokens=card.queue_max_tokens,
+        no_worker=card.no_worker,
+    )
+
+
+def worker_model(planned: PlannedModel, kv_pages: int | None) -> WorkerModel:
+    """Raises OSError when the files are gone by now."""
+    settings = planned.settings
+    spec = RunnerSpec(
+        model_id=settings.id,
+        source=planned.source.location,
+        context=settings.context,
+        sequences=settings.sequences,
+        threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+        kv_type=settings.kv_type,
+        batch_tokens=settings.batch_tokens,
+        chat_template=planned.chat_template,
+        kv_pages=kv_pages,
+    )
+    memory = estimate(settings, planned.source)
+    return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens, memory)
+
+
+class CardPlanner:
+    """Finds out how this process serves what a card says. One process keeps to the libraries that can share it.
+
+    `planned` is the last plan by model. `is_bound`: also echo is not exchanged for a library, or one for echo.
+    """
+
+    def __init__(
+        self, runtime: RuntimeSettings, machine: Callable[[], Machine], own: tuple[PlannedModel, ...], *, is_bound: bool
+    ) -> None:
+        self._runtime = runtime
+        self._find_machine = machine
+        self._is_bound = is_bound
+        self._machine: Machine | None = None
+        self._backends = {model.backend for model in own}
+        self.planned = {model.settings.id: model for model in own}
+
+    def __call__(self, card: ModelCard, progress: Progress) -> WorkerModel:
+        """On a thread of its own. Raises RunnerError with the reason, NotForThisWorker."""
+        progress("looking for the files", None)
+        self._machine = self._machine or self._find_machine()
+        try:
+            planned = plan_model(model_settings(card), self._runtime, self._machine)
+            model = worker_model(planned, self._runtime.kv_cpu_pages)
+        except (CannotStart, OSError) as error:
+            raise RunnerError(str(error)) from None
+        backends = self._backends | {planned.backend}
+        if not can_share_process(backends) or (self._is_bound and len(backends) > 1):
+            raise NotForThisWorker(f"it needs {planned.backend}, and this process runs {', '.join(self._backends)}")
+        self._backends = backends
+        self.planned[card.id] = planned
+        return model
