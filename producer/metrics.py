@@ -35,6 +35,7 @@ class EdgeMetrics:
         )
         self._stream_tokens = self._counter("stream_tokens", "Tokens sent in streams.", "model")
         self._queue_depth = self._gauge("queue_depth", "Requests waiting for a worker.", "model", "priority")
+        self._queue_in_hand = self._gauge("queue_in_hand", "Requests that workers have.", "model", "priority")
         self._queue_tokens = self._gauge(
             "queue_prompt_tokens", "Estimated prompt tokens of the requests that wait.", "model", "priority"
         )
@@ -87,8 +88,11 @@ class EdgeMetrics:
     def for_stream(self, model: str) -> "StreamMetrics":
         return StreamMetrics(self._stream_tokens.labels(model), self._inter_token.labels(model))
 
-    def queue(self, model: str, priority: PriorityClass, depth: int, tokens: int, oldest_age_s: float) -> None:
+    def queue(
+        self, model: str, priority: PriorityClass, depth: int, in_hand: int, tokens: int, oldest_age_s: float
+    ) -> None:
         self._queue_depth.labels(model, str(priority)).set(depth)
+        self._queue_in_hand.labels(model, str(priority)).set(in_hand)
         self._queue_tokens.labels(model, str(priority)).set(tokens)
         self._queue_age.labels(model, str(priority)).set(oldest_age_s)
 

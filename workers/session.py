@@ -402,4 +402,7 @@ class Session:
     async def _note(self, event: str, **numbers: str | int) -> None:
         elapsed_s = round(time.monotonic() - self._delivered_at, 3)
         log.info(event, extra={"request": self.request.request_id, "elapsed_s": elapsed_s, **numbers})
-        await self._context.transitions.note(self.request.request_id, event, elapsed_s=elapsed_s, **numbers)
+        model = self.request.model
+        await self._context.transitions.note(
+            self.request.request_id, event, model=model, elapsed_s=elapsed_s, **numbers
+        )

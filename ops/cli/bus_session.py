@@ -49,3 +49,22 @@ async def visit(bus: Mapping[str, Any], role: "Role", work: Callable[["Connectio
             await connection.close()
     except (BrokerError, CannotStart) as error:
         raise Failure(str(error)) from None
+
+
+def may_read(bus: Mapping[str, Any]) -> bool:
+    """Whether the login of inspector-full is at hand, by name. Raises Failure when there is no broker to be found."""
+    from broker.credentials import Login, find_login
+    from broker.errors import BrokerUnsuitable
+    from broker.roles import Role
+    from ops.errors import CannotStart, Failure
+    from ops.serving.broker import broker_config
+    from ops.settings.loader import load
+
+    try:
+        credentials = broker_config(load(os.environ, given_flags(bus)), Role.INSPECTOR_FULL, "inferctl").credentials
+        login = None if credentials is None else find_login(credentials, Role.INSPECTOR_FULL)
+    except CannotStart as error:
+        raise Failure(str(error)) from None
+    except BrokerUnsuitable:
+        return False
+    return not (isinstance(login, Login) and login.user == Role.INSPECTOR)

@@ -15,16 +15,20 @@ _PREFIXES = ("chatcmpl-", "cmpl-")
 
 async def find_letter(connection: Connection, text: str) -> DeadLetter:
     """The dead letter of a request id, as it is or as a body shows it. Raises Failure when there is none."""
-    request_id = text
-    for prefix in _PREFIXES:
-        request_id = request_id.removeprefix(prefix)
     try:
-        letter = await DeadLetters(connection).find(request_id)
+        letter = await DeadLetters(connection).find(bare_id(text))
     except ValueError:
         letter = None
     if letter is None:
         raise Failure(f"there is no dead letter {text}")
     return letter
+
+
+def bare_id(text: str) -> str:
+    """A request's id, given as it is or as an answer's body shows it."""
+    for prefix in _PREFIXES:
+        text = text.removeprefix(prefix)
+    return text
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def details(letter: DeadLetter, request: GenerateRequest, *, with_text: bool) ->
         "timeout_s": request.deadline_ms / 1000 - request.created,
         "parameters": asdict(request.sampling),
         "labels": request.labels,
-        "prompt": asdict(request.prompt) if with_text else _size(request.prompt),
+        "prompt": asdict(request.prompt) if with_text else prompt_size(request.prompt),
         "headers": letter.headers,
     }
 
@@ -70,7 +74,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     return found
 
 
-def _size(prompt: Prompt) -> dict[str, Any]:
+def prompt_size(prompt: Prompt) -> dict[str, Any]:
+    """How much it is, in place of what it says."""
     match prompt:
         case TextPrompt(text=text):
             return {"kind": prompt.kind, "characters": len(text)}

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from ops.client.address import parse_address, tls_reason
-from ops.client.resuming import ResumingStream, message
+from ops.client.resuming import OnComment, ResumingStream, message
 from ops.errors import Failure
 from ops.loopback import DEV_KEY, is_loopback
 
@@ -51,9 +51,16 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str) -> Any:
-        """The JSON body of an answer. Raises Failure with the server's message."""
-        return self.json_of(self._send("GET", path))
+    def get(self, path: str, timeout_s: float | None = None) -> Any:
+        """The JSON body of an answer, waited for as long as it takes. Raises Failure with the server's message."""
+        return self.json_of(self._send("GET", path, timeout_s=timeout_s))
+
+    def get_text(self, path: str) -> str:
+        """The body of an answer as text. Raises Failure with the server's message."""
+        response = self._send("GET", path)
+        if not response.is_success:
+            raise self._name(response)
+        return response.text
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self.json_of(self._send("POST", path, body))
@@ -61,9 +68,11 @@ class Client:
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return self.json_of(self._send("PUT", path, body))
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> Any:
         """The JSON body of the answer to any method. Raises Failure with the server's message."""
-        return self.json_of(self._send(method, path, body))
+        return self.json_of(self._send(method, path, body, timeout_s))
 
     def post_for_bytes(self, path: str, body: Mapping[str, Any]) -> bytes:
         """The bytes of the answer to a POST. Raises Failure with the server's message."""
@@ -100,11 +109,18 @@ class Client:
         Raises Failure, also for an error in mid-stream. Closing the iterator closes the connection, and with it the
         generation ends.
         """
-        return ResumingStream(self._http.stream, self._name).chunks(path, body)
+        return self.generation().chunks(path, body)
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx2.Response:
+    def generation(self, on_comment: OnComment | None = None) -> ResumingStream:
+        """One streamed answer to be asked for, with what the server tells before it begins."""
+        return ResumingStream(self._http.stream, self._name, on_comment)
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> httpx2.Response:
+        timeout = httpx2.USE_CLIENT_DEFAULT if timeout_s is None else httpx2.Timeout(timeout_s)
         try:
-            return self._http.request(method, path, json=body)
+            return self._http.request(method, path, json=body, timeout=timeout)
         except httpx2.TransportError as error:
             raise self._name(error) from None
 

@@ -16,11 +16,15 @@ from ops.errors import Failure
 # or two.
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0)
 RESUME = "X-InferFlux-Resume"
+REQUEST_ID = "X-Request-Id"
 # When this reader leaves for good the work ends with it, as it would have with the first connection.
 _LEAVING = {"X-InferFlux-On-Disconnect": "cancel"}
+# Do not hold the status back: the request's id comes at once, and where it stands as comments.
+_TELL_PROGRESS = {"X-InferFlux-Queue-Updates": "on"}
 _TRY_AGAIN = (502, 503, 504)
 
 Send = Callable[..., AbstractContextManager[httpx2.Response]]
+OnComment = Callable[[str], None]
 ToFailure = Callable[[httpx2.Response | httpx2.TransportError], Failure]
 
 
@@ -33,18 +37,25 @@ class Broken(Exception):
 
 
 class ResumingStream:
-    """One generation. `send(method, path, …)` opens a streamed response."""
+    """One generation. `send(method, path, …)` opens a streamed response.
 
-    def __init__(self, send: Send, to_failure: ToFailure) -> None:
+    `on_comment` gets what the server tells of the request before its answer. `request_id` is known once the server has
+    accepted it.
+    """
+
+    def __init__(self, send: Send, to_failure: ToFailure, on_comment: OnComment | None = None) -> None:
         self._send = send
         self._to_failure = to_failure
+        self._on_comment = on_comment
+        self._headers = {} if on_comment is None else _TELL_PROGRESS
+        self.request_id: str | None = None
         self._resume_path: str | None = None
         self._last_event_id: str | None = None
 
     def chunks(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Chunks as they come, each text once. Raises Failure when the answer fails or cannot be read to its end."""
         pauses, place = iter(PAUSES_S), self._last_event_id
-        reading = self._read("POST", path, json={**body, "stream": True})
+        reading = self._read("POST", path, json={**body, "stream": True}, headers=self._headers)
         while True:
             try:
                 with contextlib.closing(reading):
@@ -58,13 +69,14 @@ class ResumingStream:
                     raise broken.failure from None
                 time.sleep(pause)
             behind = {"Last-Event-ID": place} if place is not None else {}
-            reading = self._read("GET", self._resume_path, headers={**_LEAVING, **behind})
+            reading = self._read("GET", self._resume_path, headers={**self._headers, **_LEAVING, **behind})
 
     def _read(self, method: str, path: str, **options: Any) -> Generator[dict[str, Any], None, None]:
         """The chunks of one connection. Raises Broken, Failure."""
         try:
             with self._send(method, path, **options) as response:
                 self._resume_path = response.headers.get(RESUME, self._resume_path)
+                self.request_id = self.request_id or response.headers.get(REQUEST_ID)
                 if response.status_code != 200:
                     response.read()
                     failure = self._to_failure(response)
@@ -74,7 +86,7 @@ class ResumingStream:
             raise Broken(self._to_failure(error)) from None
 
     def _parse(self, response: httpx2.Response) -> Iterator[dict[str, Any]]:
-        for event in events(response.iter_bytes()):
+        for event in events(response.iter_bytes(), self._on_comment):
             if event.data == "[DONE]":
                 return
             chunk: dict[str, Any] = json.loads(event.data)

@@ -1,6 +1,6 @@
 """Event streams as the HTML standard defines them, as far as an OpenAI-compatible server uses them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -11,8 +11,11 @@ class Event(NamedTuple):
     id: str | None
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[Event]:
-    """Events of a byte stream, however it is cut. Skips comments and empty events, drops an unfinished one."""
+def events(chunks: Iterable[bytes], on_comment: Callable[[str], None] | None = None) -> Iterator[Event]:
+    """Events of a byte stream, however it is cut. Skips empty events, drops an unfinished one.
+
+    Comments are no events; `on_comment` gets them where they come.
+    """
     data: list[str] = []
     last_id: str | None = None
     for line in _lines(chunks):
@@ -25,6 +28,9 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
         value = value.removeprefix(" ")
         if name == "data":
             data.append(value)
+        elif name == "":
+            if on_comment is not None:
+                on_comment(value)
         elif name == "id" and "\0" not in value:
             last_id = value
 

@@ -44,7 +44,7 @@ async def _refresh_model(services: Services, card: ModelCard) -> None:
         depth = await services.queue.depth(card.id, priority)
         age_s = await services.queue.oldest_age_s(card.id, priority)
         tokens = services.waiting.tokens(Line(card.id, priority))
-        services.metrics.queue(card.id, priority, depth.waiting, tokens, age_s)
+        services.metrics.queue(card.id, priority, depth.waiting, depth.running, tokens, age_s)
         in_system += depth.waiting + depth.running
     serving = services.models.serving(card.id)
     slots = serving[0].slots if serving else 1

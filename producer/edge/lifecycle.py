@@ -231,8 +231,9 @@ class Lifecycle:
             **facts,
         )
         numbers = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+        whose = {"model": call.model, "priority": str(call.priority)}
         self._background.spawn(
-            self._transitions.note(call.request_id, event, elapsed_s=elapsed, **numbers),
+            self._transitions.note(call.request_id, event, **whose, elapsed_s=elapsed, **numbers),
             f"note {call.request_id}",
             is_needed=False,
         )

@@ -70,7 +70,7 @@ async def http_server(text: str | None) -> AsyncIterator[str]:
 def test_workers_families_are_merged_under_their_label() -> None:
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
-    metrics.queue("echo", PriorityClass.HIGH, 3, 500, 1.5)
+    metrics.queue("echo", PriorityClass.HIGH, 3, 2, 500, 1.5)
     merged = samples_of(
         merge_exposition(generate_latest(registry), {"w1": worker_text(5), "w2": worker_text(7)}).decode()
     )
@@ -79,6 +79,7 @@ def test_workers_families_are_merged_under_their_label() -> None:
     assert merged["inferflux_batch_size", (("worker", "w2"),)] == 4
     assert merged["inferflux_step_seconds_count", (("worker", "w1"),)] == 1
     assert merged["inferflux_queue_depth", (("model", "echo"), ("priority", "high"))] == 3
+    assert merged["inferflux_queue_in_hand", (("model", "echo"), ("priority", "high"))] == 2
 
 
 def test_what_does_not_parse_is_left_out() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.client.address import parse_address
+from ops.client.user_folder import user_folder
 from ops.errors import Failure
 
 
@@ -93,9 +94,7 @@ class Credentials:
 
 def user_credentials(environ: Mapping[str, str] = os.environ) -> Credentials:
     """Those of this user."""
-    folder = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    # Unlike pathlib's, this leaves the ~ where nobody knows whose home it is.
-    return Credentials(Path(os.path.expanduser(folder), "inferflux", "credentials.json"))
+    return Credentials(user_folder(environ) / "credentials.json")
 
 
 def server_name(host: str, port: int | None) -> str:

@@ -1,0 +1,1 @@
+"""What `inferctl bus` shows of the broker."""

@@ -1,0 +1,1 @@
+"""`inferctl chat --interactive`: a conversation, and how it is typed."""

@@ -1,0 +1,1 @@
+"""`inferctl top`: what a running InferFlux does, reading by reading."""
