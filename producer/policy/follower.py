@@ -94,7 +94,7 @@ class PolicyFollower:
                 return
             if self.fault is not None:
                 _log.info("the policy can be read again", version=opened.version)
-            self._hold(opened, entry)
+            await self._hold(opened, entry)
 
     async def put(self, envelope: bytes, follows: int, sealer: Sealer, *, drop_history: bool) -> bool:
         """Whether it became the entry after `follows`; then `sealer` opens from now on. Raises as the bucket does."""
@@ -184,7 +184,8 @@ class PolicyFollower:
         if opened.version < version or (opened.version == version and entry.data != self.held.envelope):
             raise Damaged(f"{_place(entry)}: version {opened.version} came after version {version}")
 
-    def _hold(self, opened: Opened, entry: PolicyEntry) -> None:
+    async def _hold(self, opened: Opened, entry: PolicyEntry) -> None:
+        await self._live.prepare(opened.document, opened.version)
         self._forget_fault()
         self._looked_at = entry.seq
         self.held = Held(opened.document, opened.version, opened.derivation, entry.data, entry.seq)
@@ -194,7 +195,7 @@ class PolicyFollower:
         """Hold what the bucket has. Raises PolicyError."""
         entry = self.bucket.latest
         if entry is not None and entry.data:
-            self._hold(await self._open(entry.data, _place(entry)), entry)
+            await self._hold(await self._open(entry.data, _place(entry)), entry)
 
     async def _put_back(self) -> None:
         """The document is gone from the broker, with its data or by somebody's hand: what holds here is put there."""
