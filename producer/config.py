@@ -46,12 +46,15 @@ class PolicyConfig:
     """What opens the policy document, and where a copy of it is kept.
 
     Without `passphrase` it is the random secret in `key_file`, made before the first change; without either there is no
-    document, and none can be made. `store` None keeps no copy.
+    document, and none can be made. `passphrase_file` is where the passphrase came from, and where a newer one would be.
+    `store` None keeps no copy. `max_stale_s` is how long an older version may hold when the newest cannot be opened.
     """
 
     passphrase: str | None = field(default=None, repr=False)
     key_file: Path | None = None
     store: Path | None = None
+    passphrase_file: Path | None = None
+    max_stale_s: float = 300.0
 
 
 class TlsFiles(NamedTuple):

@@ -94,6 +94,8 @@ def _policy_config(settings: Settings) -> PolicyConfig:
         passphrase=settings.policy.passphrase,
         key_file=settings.data_dir / "policy.key" if is_broker_of_data_dir(settings) else None,
         store=settings.policy.store or settings.data_dir / "policy.store",
+        passphrase_file=settings.policy.passphrase_file,
+        max_stale_s=settings.policy.max_stale_s,
     )
 
 

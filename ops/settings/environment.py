@@ -78,8 +78,9 @@ def _take(found: Environment, row: Setting[object], given: Given) -> None:
 
 
 def _read_secret(name: str, path: str) -> Given:
+    file = Path(path).expanduser().absolute()
     try:
-        return Given(Path(path).expanduser().read_text(encoding="utf-8").strip(), Origin(f"file of {name}"))
+        return Given(file.read_text(encoding="utf-8").strip(), Origin(f"file of {name}", file=file))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"variable {name}: {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
 

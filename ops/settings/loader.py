@@ -206,10 +206,12 @@ def _guardrails(values: Values) -> GuardrailSettings:
 
 
 def _policy(values: Values) -> PolicySettings:
-    store = values.get(table.POLICY_STORE)
+    store, row = values.get(table.POLICY_STORE), table.POLICY_PASSPHRASE
     return PolicySettings(
         store=None if store is None else store.expanduser().absolute(),
-        passphrase=values.get(table.POLICY_PASSPHRASE),
+        passphrase=values.get(row),
+        passphrase_file=values.origin(row).file if values.is_given(row) else None,
+        max_stale_s=values.get(table.POLICY_MAX_STALE_S),
     )
 
 

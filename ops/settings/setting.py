@@ -1,6 +1,7 @@
 """One row of the settings table, and a value together with the place it came from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ops.settings.errors import SettingsError
@@ -46,10 +47,14 @@ class Setting(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was found: `server.yaml:3`, `variable INFERFLUX_…` or `flag --port`."""
+    """Where a value was found: `server.yaml:3`, `variable INFERFLUX_…` or `flag --port`.
+
+    `file` is the file that holds nothing but the value.
+    """
 
     text: str
     is_flag: bool = False
+    file: Path | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -118,10 +118,14 @@ class GuardrailSettings:
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """`store` is absolute, or None for the default in the data directory."""
+    """`store` is absolute, or None for the default in the data directory. `passphrase_file` is where the passphrase was
+    read from, None when it stood in the environment.
+    """
 
     store: Path | None
     passphrase: str | None = field(repr=False)
+    passphrase_file: Path | None
+    max_stale_s: float
 
 
 @dataclass(frozen=True, slots=True)

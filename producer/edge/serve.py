@@ -30,6 +30,7 @@ from producer.edge.routes import health
 from producer.edge.security_headers import SecurityHeaders
 from producer.edge.services import Services, open_services
 from producer.edge.tls import FollowingTls
+from producer.edge.tls_door import door_to
 from schemas.errors import ServingError
 
 _log = structlog.stdlib.get_logger("inferflux.edge.serve")
@@ -136,10 +137,14 @@ def _socket_options(config: EdgeConfig) -> SocketOptions:
 
 
 def _connection_limits(config: EdgeConfig) -> ConnectionLimits:
-    """Of the rest an eighth is left for the last event, which goes in whole. Besides those of calls, some may idle."""
-    return ConnectionLimits(
-        2 * config.max_concurrent + _FURTHER_CONNECTIONS, config.stream_buffer_bytes * 3 // 8, config.header_timeout_s
-    )
+    """Of the rest an eighth is left for the last event, which goes in whole. Besides those of calls, some may idle.
+
+    Below TLS lies once more what TLS hands on at once: as much as it holds, and the piece that it is given last.
+    """
+    buffer_bytes = config.stream_buffer_bytes * 3 // 8
+    if config.tls is not None:
+        buffer_bytes //= 3
+    return ConnectionLimits(2 * config.max_concurrent + _FURTHER_CONNECTIONS, buffer_bytes, config.header_timeout_s)
 
 
 def _make_server(
@@ -154,10 +159,9 @@ def _make_server(
     return _Server(
         uvicorn.Config(
             SecurityHeaders(app),
-            http=make_protocol(limits),
+            http=make_protocol(limits) if tls is None else door_to(make_protocol(limits), tls, limits.header_timeout_s),
             ws="none",
             lifespan="on" if lifespan else "off",
-            ssl_context_factory=None if tls is None else lambda config, default: tls.context,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -192,6 +192,7 @@ def _build(
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     guardrails = Guardrails(metrics, background, audit)
     policy.on_change(guardrails.learn)
+    policy.on_prepare(guardrails.prepare)
     oidc = OidcVerifier(metrics.issuer_answered)
     policy.on_change(oidc.learn)
     calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)

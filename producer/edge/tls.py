@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -19,18 +18,18 @@ class TlsUnusable(Exception):
 
 
 class FollowingTls:
-    """`context` is for the listening socket. `reload` reads the files again; what is unusable changes nothing."""
+    """`current` is for the next connection. `reload` reads the files again; what is unusable changes nothing."""
 
     def __init__(self, files: TlsFiles) -> None:
         """Raises TlsUnusable."""
         self._files = files
         self._marks = self._look()
-        self.context = _Following(_read(files))
+        self.current = _read(files)
 
     def reload(self) -> None:
         self._marks = self._look()
         try:
-            self.context.current = _read(self._files)
+            self.current = _read(self._files)
         except TlsUnusable as error:
             _log.error("the certificate stays as it was", reason=str(error))
             return
@@ -45,20 +44,6 @@ class FollowingTls:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_mark(path) for path in self._files if path is not None]
-
-
-class _Following(ssl.SSLContext):
-    """Event loops ask the context they were given for each new connection; it hands on to the one that holds now."""
-
-    current: ssl.SSLContext
-
-    def __new__(cls, current: ssl.SSLContext) -> "_Following":
-        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        self.current = current
-        return self
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        return self.current.wrap_bio(*args, **kwargs)
 
 
 def _read(files: TlsFiles) -> ssl.SSLContext:

@@ -19,8 +19,8 @@ from producer.guardrails.hold_back import HoldBack
 from producer.guardrails.policy_engine import PolicyEngine, open_engine
 from producer.guardrails.policy_input import policy_input
 from producer.guardrails.prompt_texts import has_token_ids, prompt_param, prompt_texts
-from producer.guardrails.rules import Rules
-from producer.guardrails.text_rules import Rule, TextRules
+from producer.guardrails.rules import Rules, prepare_texts
+from producer.guardrails.text_rules import Rule, TextRules, prepared
 from producer.guardrails.unusable import Unusable
 from producer.metrics import EdgeMetrics
 from producer.policy.effective import EffectivePolicy
@@ -45,6 +45,11 @@ class Guardrails:
         self._policy = _NO_RULES
         self._rules = Rules(TextRules((), ()), None, fail_open=False)
 
+    async def prepare(self, policy: EffectivePolicy) -> None:
+        """Do what takes long of the next `learn`, beside the loop."""
+        if policy.guardrails != self._policy:
+            await prepare_texts(policy.guardrails)
+
     def learn(self, policy: EffectivePolicy) -> None:
         """Prepare what has changed. Rules that cannot be used here refuse all, unless failures pass."""
         given = policy.guardrails
@@ -54,7 +59,7 @@ class Guardrails:
         text: TextRules = before.text
         engine: PolicyEngine | None = None
         try:
-            text = TextRules(given.blocklist, given.patterns)
+            text = prepared(given.blocklist, given.patterns)
             engine = _engine_of(given)
         except InvalidGuardrails as error:
             # Of a word or an expression only its place: the problem can quote it.

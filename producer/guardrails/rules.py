@@ -1,9 +1,12 @@
 """Guardrails as they are decided, made ready for use."""
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 
+from producer.guardrails.errors import InvalidGuardrails
 from producer.guardrails.policy_engine import PolicyEngine, open_engine
-from producer.guardrails.text_rules import TextRules
+from producer.guardrails.text_rules import TextRules, prepared
 from schemas.policy import GuardrailsPolicy
 
 
@@ -22,6 +25,12 @@ class Rules:
 
 def check_guardrails(policy: GuardrailsPolicy) -> None:
     """Raises InvalidGuardrails unless all of it can be used here. Nobody is asked."""
-    TextRules(policy.blocklist, policy.patterns)
+    prepared(policy.blocklist, policy.patterns)
     if policy.opa_endpoint is not None:
         open_engine(policy.opa_endpoint, policy.opa_timeout_s)
+
+
+async def prepare_texts(policy: GuardrailsPolicy) -> None:
+    """Make the text rules ready beside the loop. What cannot be used is found out by who uses it."""
+    with contextlib.suppress(InvalidGuardrails):
+        await asyncio.to_thread(prepared, policy.blocklist, policy.patterns)

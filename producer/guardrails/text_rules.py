@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from producer.guardrails.blocklist import Blocklist
 from producer.guardrails.patterns import Patterns
@@ -32,3 +33,12 @@ class TextRules:
         if self.patterns is not None and self.patterns.is_in(text):
             return Rule.PATTERN
         return None
+
+
+@lru_cache(maxsize=2)
+def prepared(phrases: tuple[str, ...], patterns: tuple[str, ...]) -> TextRules:
+    """Thousands of phrases take half a second: for a thread. Those of the last calls are there at once.
+
+    Raises InvalidGuardrails.
+    """
+    return TextRules(phrases, patterns)

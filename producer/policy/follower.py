@@ -5,6 +5,7 @@ bucket `policy` --news--> catch_up: open, check, LivePolicy.replace --> copy in 
 
 import asyncio
 import contextlib
+import time
 from typing import NamedTuple
 
 import structlog
@@ -15,13 +16,16 @@ from broker.policy_bucket import PolicyBucket, PolicyEntry
 from producer.config import PolicyConfig
 from producer.policy.copy import PolicyCopy
 from producer.policy.envelope import Derivation, read_header
-from producer.policy.errors import Damaged, NoSecret, PolicyError, WrongPepper
+from producer.policy.errors import Damaged, NoSecret, PolicyError, WrongPepper, WrongSecret
 from producer.policy.live import LivePolicy
 from producer.policy.sealer import Opened, Sealer
 from producer.policy.secret import create_key_file, find_secret
 from schemas.policy import PolicyDocument
 
 _log = structlog.stdlib.get_logger("inferflux.policy")
+
+# Where a secret that does not fit came from is looked at again so often.
+LOOK_AGAIN_S = 5.0
 
 
 class Held(NamedTuple):
@@ -37,7 +41,8 @@ class Held(NamedTuple):
 class PolicyFollower:
     """One in each edge, used from its loop. `start` decides whether the edge may serve at all.
 
-    While the newest version cannot be opened, the last good one holds; `fault` says why.
+    While the newest version cannot be opened, the last good one holds; `fault` says why, and `fault_since` is the
+    monotonic time of the first that could not. A secret that was put in the place of the old one is then taken.
     """
 
     def __init__(self, connection: Connection, live: LivePolicy, config: PolicyConfig, pepper_check: str) -> None:
@@ -53,6 +58,7 @@ class PolicyFollower:
         self.sealer = Sealer(find_secret(config))
         self.held = Held(PolicyDocument(), 0, None, b"", 0)
         self.fault: PolicyError | None = None
+        self.fault_since: float | None = None
 
     async def start(self) -> None:
         """Take what the bucket holds, or the file when that is ahead. Raises PolicyError, with neither touched."""
@@ -78,18 +84,17 @@ class PolicyFollower:
             if entry is None or not entry.data:  # what was deleted by hand is an entry without bytes
                 await self._put_back()
                 return
-            if entry.seq == self._looked_at:
+            if entry.seq == self._looked_at and not self._needs_other_secret:
                 return
             try:
                 opened = await self._open(entry.data, _place(entry))
                 self._require_newer(opened, entry)
             except PolicyError as error:
-                _log.error("the newest policy is not used, the last good one holds", reason=str(error))
-                self.fault, self._looked_at = error, entry.seq
+                self._note_fault(error, entry)
                 return
             if self.fault is not None:
                 _log.info("the policy can be read again", version=opened.version)
-            self._hold(opened, entry)
+            await self._hold(opened, entry)
 
     async def put(self, envelope: bytes, follows: int, sealer: Sealer, *, drop_history: bool) -> bool:
         """Whether it became the entry after `follows`; then `sealer` opens from now on. Raises as the bucket does."""
@@ -127,20 +132,50 @@ class PolicyFollower:
 
     async def _follow(self) -> None:
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S if self._needs_other_secret else None):
+                    await self._wake.wait()
             self._wake.clear()
             await self.catch_up()
             await self._keep_copy()
 
+    @property
+    def _needs_other_secret(self) -> bool:
+        return isinstance(self.fault, WrongSecret | NoSecret)
+
+    def _note_fault(self, error: PolicyError, entry: PolicyEntry) -> None:
+        if entry.seq != self._looked_at:
+            _log.error("the newest policy is not used, the last good one holds", reason=str(error))
+        self.fault, self._looked_at = error, entry.seq
+        if self.fault_since is None:
+            self.fault_since = time.monotonic()
+
+    def _forget_fault(self) -> None:
+        self.fault = self.fault_since = None
+
     async def _open(self, envelope: bytes, place: str) -> Opened:
         """Raises PolicyError that begins with `place`."""
         try:
-            if self.sealer.secret is None:
-                self.sealer = Sealer(await asyncio.to_thread(find_secret, self._config))
-            opened = await self.sealer.open(envelope)
+            opened = await self._unseal(envelope)
         except PolicyError as error:
             raise type(error)(f"{place}: {error}") from None
         self.check_pepper(opened.document, place)
+        return opened
+
+    async def _unseal(self, envelope: bytes) -> Opened:
+        """By the secret at hand, or by one that has been put in its place since. Raises PolicyError."""
+        try:
+            return await self.sealer.open(envelope)
+        except (WrongSecret, NoSecret):
+            try:
+                secret = await asyncio.to_thread(find_secret, self._config)
+            except NoSecret:
+                secret = None
+            if secret is None or secret == self.sealer.secret:
+                raise
+        sealer = Sealer(secret)
+        opened = await sealer.open(envelope)
+        self.sealer = sealer
         return opened
 
     def _require_newer(self, opened: Opened, entry: PolicyEntry) -> None:
@@ -149,8 +184,10 @@ class PolicyFollower:
         if opened.version < version or (opened.version == version and entry.data != self.held.envelope):
             raise Damaged(f"{_place(entry)}: version {opened.version} came after version {version}")
 
-    def _hold(self, opened: Opened, entry: PolicyEntry) -> None:
-        self.fault, self._looked_at = None, entry.seq
+    async def _hold(self, opened: Opened, entry: PolicyEntry) -> None:
+        await self._live.prepare(opened.document, opened.version)
+        self._forget_fault()
+        self._looked_at = entry.seq
         self.held = Held(opened.document, opened.version, opened.derivation, entry.data, entry.seq)
         self._live.replace(opened.document, opened.version)
 
@@ -158,7 +195,7 @@ class PolicyFollower:
         """Hold what the bucket has. Raises PolicyError."""
         entry = self.bucket.latest
         if entry is not None and entry.data:
-            self._hold(await self._open(entry.data, _place(entry)), entry)
+            await self._hold(await self._open(entry.data, _place(entry)), entry)
 
     async def _put_back(self) -> None:
         """The document is gone from the broker, with its data or by somebody's hand: what holds here is put there."""
@@ -175,6 +212,7 @@ class PolicyFollower:
             return
         self._looked_at = seq
         self.held = self.held._replace(seq=seq)
+        self._forget_fault()
         _log.warning("the policy was gone from the broker and has been put back", version=self.held.version)
 
     async def _put_copy(self) -> bool:

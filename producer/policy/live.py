@@ -1,6 +1,6 @@
 """The rules of this moment, and word of every change of them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from producer.config import EdgeConfig
 from producer.policy.effective import EffectivePolicy, lay_over
@@ -12,6 +12,7 @@ class LivePolicy:
 
     def __init__(self, config: EdgeConfig) -> None:
         self._config = config
+        self._preparing: list[Callable[[EffectivePolicy], Awaitable[None]]] = []
         self._callbacks: list[Callable[[EffectivePolicy], None]] = []
         self.current = lay_over(config, None)
 
@@ -19,6 +20,16 @@ class LivePolicy:
         """Call back after every change, and once right now. On the loop; must be quick."""
         self._callbacks.append(callback)
         callback(self.current)
+
+    def on_prepare(self, prepare: Callable[[EffectivePolicy], Awaitable[None]]) -> None:
+        """Await this before a change that may take long to prepare for."""
+        self._preparing.append(prepare)
+
+    async def prepare(self, document: PolicyDocument, revision: int) -> None:
+        """Get ready for a document that is about to replace the current one."""
+        policy = lay_over(self._config, document, revision)
+        for prepare in self._preparing:
+            await prepare(policy)
 
     def replace(self, document: PolicyDocument | None, revision: int) -> None:
         """The stored document is now this one. An older revision than the current is no news."""

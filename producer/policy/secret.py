@@ -75,8 +75,26 @@ def create_key_file(path: Path) -> Secret:
     return secret
 
 
+def read_passphrase_file(path: Path) -> Secret:
+    """Raises NoSecret when the file is of no use."""
+    try:
+        passphrase = path.read_text("utf-8").strip()
+    except OSError as error:
+        raise NoSecret(f"{path}: {error.strerror}") from None
+    except ValueError:
+        passphrase = ""
+    if not passphrase:
+        raise NoSecret(f"{path} holds no passphrase")
+    return Secret.of_passphrase(passphrase)
+
+
 def find_secret(config: PolicyConfig) -> Secret | None:
-    """The configured secret, or that of this machine; None without either. Raises NoSecret as `read_key_file` does."""
+    """The configured secret, or that of this machine; None without either. Files are read now.
+
+    Raises NoSecret when a file is of no use.
+    """
+    if config.passphrase_file is not None:
+        return read_passphrase_file(config.passphrase_file)
     if config.passphrase is not None:
         return Secret.of_passphrase(config.passphrase)
     return read_key_file(config.key_file) if config.key_file is not None else None

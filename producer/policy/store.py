@@ -30,6 +30,7 @@ from schemas.requests import Identity
 SECTIONS = ("limits", "guardrails", "oidc", "routing")
 
 _ATTEMPTS = 64
+_STALE_BACK_S = 5.0
 
 
 class Version(NamedTuple):
@@ -53,7 +54,8 @@ class _Writing(NamedTuple):
 class PolicyStore:
     """One in each edge, used from its loop. `start` decides whether the edge may serve at all.
 
-    While the newest version cannot be opened, the last good one holds and changes are refused; `fault` says why.
+    While the newest version cannot be opened, the last good one holds and changes are refused; `fault` says why. When
+    that lasts, it is `is_stale`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PolicyStore:
     ) -> None:
         self._follower = PolicyFollower(connection, live, config, pepper_check)
         self._audit = audit
+        self._max_stale_s = config.max_stale_s
         self._writing = asyncio.Lock()
 
     @property
@@ -88,6 +91,22 @@ class PolicyStore:
     def fault(self) -> PolicyError | None:
         """Why the newest version is not the one that holds; None when it is."""
         return self._follower.fault
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the newest version has not been opened for so long that what holds here is nothing to go by."""
+        since = self._follower.fault_since
+        return since is not None and time.monotonic() - since > self._max_stale_s
+
+    def require_current(self) -> None:
+        """Raise ServingError (policy_unavailable) when stale: a key may have been revoked since."""
+        if self.is_stale:
+            raise ServingError(
+                ErrorCode.POLICY_UNAVAILABLE,
+                f"This edge cannot open the newest policy, and refuses what an older one allowed: {self.fault}.",
+                retryable=True,
+                retry_after_s=_STALE_BACK_S,
+            )
 
     async def start(self) -> None:
         """Take what the broker holds, or else the file. Raises PolicyError, with neither touched."""

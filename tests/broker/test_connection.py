@@ -183,7 +183,7 @@ async def test_a_publish_that_is_not_allowed_fails_at_once(broker: Broker) -> No
 
 async def test_requests_tell_silence_from_absence(broker: Broker) -> None:
     with pytest.raises(NoResponders):
-        await broker.edge.request("inferflux.ctl.worker.nobody", b"ping")
+        await broker.edge.request("inferflux.ctl.worker.nobody", b"ping", 30)
 
     async def say_nothing(message: Msg) -> None:
         pass

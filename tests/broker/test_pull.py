@@ -163,7 +163,7 @@ async def test_what_waited_while_this_process_stood_still_is_left_to_others(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lease has run out; to claim it would take it from the worker that runs it by now."""
-    monkeypatch.setattr("broker.pull._STILL_S", 0.4)
+    monkeypatch.setattr("broker.pull._STILL_S", 1.0)
     taker = _Taker(broker, slots=2)
     await taker.loop.start()
     await _submit(broker, "warm")
@@ -178,7 +178,7 @@ async def test_what_waited_while_this_process_stood_still_is_left_to_others(
             await edge.close()
 
         asyncio.run(run())
-        time.sleep(0.5)
+        time.sleep(1.2)
 
     thread = threading.Thread(target=submit_elsewhere)
     thread.start()

@@ -207,21 +207,21 @@ async def test_a_worker_may_answer_an_edge(broker: Broker) -> None:
         await broker.worker.publish(message.reply, b"ok")
 
     await broker.worker.subscribe("inferflux.ctl.worker.w1", answer)
-    assert (await broker.edge.request("inferflux.ctl.worker.w1", b"ping")).data == b"ok"
+    assert (await broker.edge.request("inferflux.ctl.worker.w1", b"ping", 30)).data == b"ok"
 
 
 async def test_nobody_answers_for_a_dead_worker_while_an_inspector_looks_on(broker: Broker) -> None:
     inspector = await broker.server.connect(Role.INSPECTOR_FULL)
     assert not await _is_heard(inspector, "inferflux.ctl.worker.*")
     with pytest.raises(NoResponders):
-        await broker.edge.request("inferflux.ctl.worker.w1", b"ping")
+        await broker.edge.request("inferflux.ctl.worker.w1", b"ping", 30)
 
 
 async def test_nobody_listens_for_a_dead_edge_while_an_inspector_looks_on(broker: Broker) -> None:
     inspector = await broker.server.connect(Role.INSPECTOR_FULL)
     assert not await _is_heard(inspector, "inferflux.live.*.*")
     with pytest.raises(NoResponders):
-        await broker.worker.ask_edge("inferflux.live.e1.r1", b"", 1)
+        await broker.worker.ask_edge("inferflux.live.e1.r1", b"", 30)
 
 
 def test_inboxes_are_the_roles_own() -> None:

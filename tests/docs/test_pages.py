@@ -61,6 +61,7 @@ def test_every_row_about_a_fault_names_its_test() -> None:
 @each_page
 def test_variables_and_streams_exist(page: Path) -> None:
     known = {name for row in TABLE for name in row.variables}
+    known |= {f"{name}_FILE" for row in TABLE if row.secret for name in row.variables}
     known |= {value for name, value in vars(subjects).items() if name.startswith("STREAM_")}
     for name in re.findall(r"\bINFERFLUX_[A-Z0-9_]*[A-Z0-9]\b", read(page)):
         if not name.startswith(("INFERFLUX_TEST_", "INFERFLUX_BUILD_", "INFERFLUX_MODELS__", "INFERFLUX_SERVER__")):

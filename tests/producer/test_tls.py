@@ -152,14 +152,14 @@ async def test_a_new_certificate_is_taken_while_a_stream_goes_on(broker: Broker,
 def test_files_of_no_use_change_nothing(authority: Authority, server: Certificate,
     caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
     tls = FollowingTls(TlsFiles(server.cert, server.key))
-    before = tls.context.current
+    before = tls.current
     server.key.write_text("half a ke")
     with caplog.at_level(logging.CRITICAL):
         tls.reload()
-    assert tls.context.current is before
+    assert tls.current is before
     authority.issue("server")
     tls.reload()
-    assert tls.context.current is not before
+    assert tls.current is not before
 
 
 def test_what_is_wrong_with_a_file_is_one_line_that_names_it(authority: Authority, server: Certificate,

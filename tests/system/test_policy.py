@@ -18,8 +18,11 @@ from click.testing import CliRunner
 
 from ops.cli.inferctl import group
 from ops.cli.program import main
+from tests.support.counts import full_or
 from tests.support.ports import free_port
 from tests.system.beside import edge_beside
+from tests.system.conftest import Report
+from tests.system.policy_changes import seen_at_both, seen_in_order
 from tests.system.stack import ADMIN_KEY, KEY, Stack, echo_config, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -109,12 +112,14 @@ def slow_stack(folder: Path, *options: str, env: dict[str, str] | None = None) -
         yield stack
 
 
-def test_keys_end_on_every_edge_and_over_restarts_and_secrets_must_fit(tmp_path: Path) -> None:
+def test_keys_end_on_every_edge_and_over_restarts_and_secrets_must_fit(tmp_path: Path, report: Report) -> None:
     with slow_stack(tmp_path, env={"INFERFLUX_POLICY_PASSPHRASE": PASSPHRASE}) as stack:
         issued = done(stack, "api-keys", "issue", "app", "--limit", "requests_per_minute=1000", "--expires-in", "90d")
         with edge_beside(stack) as beside:
             for url in (stack.url, beside.url):
                 until(lambda url=url: status(url, issued["key"]) == 200, "the key opens the edge")  # type: ignore[misc]
+            seen_at_both(stack.url, beside.url, full_or(100, reduced=20), report)
+            seen_in_order(stack.url, beside.url, full_or(50, reduced=10))
             streams = [Streaming(url, issued["key"]) for url in (stack.url, beside.url)]
             for stream in streams:
                 assert stream.has_begun.wait(30)

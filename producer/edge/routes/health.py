@@ -34,15 +34,18 @@ async def livez(request: Request) -> Response:
 @operation(
     summary="Can it take requests?",
     returns=Status,
-    errors=(ErrorCode.BROKER_UNAVAILABLE, ErrorCode.MODEL_LOADING),
+    errors=(ErrorCode.BROKER_UNAVAILABLE, ErrorCode.MODEL_LOADING, ErrorCode.POLICY_UNAVAILABLE),
 )
 async def readyz(request: Request) -> Response:
-    """Ready: broker reachable, not draining, and the default model was servable at least once since the start."""
+    """Ready: broker reachable, not draining, the newest policy or one that is not much older in force, and the default
+    model was servable at least once since the start.
+    """
     services = services_of(request)
     if services.drain.is_draining:
         raise services.drain.error()
     if not services.is_reachable:
         raise _not_ready(ErrorCode.BROKER_UNAVAILABLE, "The message broker cannot be reached.")
+    services.policy_store.require_current()
     if not services.models.default_was_servable:
         raise _not_ready(ErrorCode.MODEL_LOADING, "No worker has served the default model yet.")
     return json_response({"status": "ready"})

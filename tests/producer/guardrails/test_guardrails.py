@@ -1,7 +1,8 @@
 """Guardrails on a real edge: prompts that never reach the queue, answers that end before anything forbidden is out."""
 
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from producer.audit.audit import Audit
 from producer.edge.background import Background
 from producer.edge.ids import derive_request_id
 from producer.edge.output_filter import make_filter
+from producer.guardrails.blocklist import Blocklist
 from producer.guardrails.guardrails import Guardrails
 from producer.metrics import EdgeMetrics
 from producer.policy.effective import lay_over
@@ -317,3 +319,20 @@ async def test_a_call_whose_edge_died_before_it_was_queued_is_judged_by_who_queu
     await put(edge, blocklist=["secret"])
     assert error_of(await edge.post(body, Idempotency_Key="k2"))[1] == "content_filter"
     assert len(worker.runs) == 2
+
+
+async def test_many_phrases_are_made_ready_beside_the_loop_and_once(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(phrases: Iterable[str]) -> Blocklist:
+        threads.append(threading.current_thread())
+        return Blocklist(phrases)
+
+    monkeypatch.setattr("producer.guardrails.text_rules.Blocklist", noted)
+    await put(edge, blocklist=[f"phrase number {number}" for number in range(10_000)])
+    assert error_of(await edge.post(chat("a phrase number 9999 in it")))[1] == "content_filter"
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+    await put(edge, fail_open=True)
+    assert len(threads) == 1

@@ -56,8 +56,9 @@ async def test_a_policy_allows_denies_redacts_and_caps(tmp_path: Path) -> None:
     [
         ("decision := true if input.nobody.has.it", "undefined"),
         ("decision := {} if 1 / (input.zero - 0) > 0", "undefined"),
-        ('decision := {"allow": x} if x := to_number("none")', "undefined"),
-        ('decision := {"allow": true} if true\ndecision := {"allow": false} if true', "evaluated|undefined"),
+        ('decision := {"allow": x} if x := to_number("none")', "could not be evaluated"),
+        ("default decision := true\ndecision := false if to_number(input.prompts[0].text) > 3", "not be evaluated"),
+        ('decision := {"allow": true} if true\ndecision := {"allow": false} if true', "could not be evaluated"),
         ('decision := "allow"', "a text"),
         ("decision := 1", "a number"),
         ("decision := [true]", "a list"),
@@ -101,6 +102,25 @@ def test_a_policy_that_cannot_work_is_refused_when_it_is_loaded(tmp_path: Path, 
 async def test_a_comment_or_text_about_http_send_is_none(tmp_path: Path) -> None:
     engine = policy(tmp_path, HEAD + '# http.send(x)\ndecision := {"allow": false, "reason": "BuiltinCall http.send"}')
     assert (await engine.decide(question())).reason == "BuiltinCall http.send"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "user := data.users[input.identity.owner]; not user.blocked",
+        "name := input.identity.absent",
+        "some owner in [input.identity.owner]; user := data.users[owner]",
+        "count([1 | user := data.users[input.identity.owner]]) == 1",
+        "every owner in [input.identity.owner] { user := data.users[owner] }",
+        'some 1, "alice" in [input.identity.owner]',
+    ],
+)
+async def test_what_is_undefined_ends_its_rule(tmp_path: Path, body: str) -> None:
+    """Also where it is only given a name: a rule that allows must not go on behind it."""
+    (tmp_path / "data.json").write_text('{"users": {"bob": {}}}')
+    source = f'{HEAD}default decision := false\ndecision := {{"allow": true}} if {{ {body} }}'
+    engine = policy(tmp_path, source, "?data=data.json")
+    assert await engine.decide(question("hello")) == Decision(allow=False)
 
 
 async def test_another_rule_can_be_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from producer.edge.json_response import json_response
 from producer.edge.operation import operation
 from producer.edge.services import Services
 from producer.guardrails.errors import InvalidGuardrails
-from producer.guardrails.rules import check_guardrails
+from producer.guardrails.rules import check_guardrails, prepare_texts
 from schemas.errors import ErrorCode, ServingError
 from schemas.policy import GuardrailsPolicy, PolicyDocument
 
@@ -53,6 +53,7 @@ async def put_guardrails(request: Request) -> Response:
             raise invalid(f"'{error.field}' cannot be used: {error}.", error.field) from None
         return document.model_copy(update={"guardrails": policy})
 
+    await prepare_texts((services.policy_store.document.guardrails or configured).model_copy(update=given))
     await services.policy_store.change(
         identity_of(request), "guardrails.set", change, request_id=context_of(request).request_id
     )
