@@ -9,6 +9,11 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = (README, *sorted((ROOT / "docs").rglob("*.md")))
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+USER_GUIDE, ADMIN_GUIDE, DEVELOPER_GUIDE, PRD = (
+    ROOT / "docs" / name for name in ("UserGuide.md", "AdminGuide.md", "DeveloperGuide.md", "PRD.md")
+)
+GUIDES = (README, USER_GUIDE, ADMIN_GUIDE, DEVELOPER_GUIDE, PRD)
+GUIDE_NAMES = [str(page.relative_to(ROOT)) for page in GUIDES]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -29,9 +34,16 @@ def read(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[Block]:
+    return [block for block in _all_blocks(page) if block.language == language]
+
+
+def languages(page: Path) -> set[str]:
+    return {block.language for block in _all_blocks(page)}
+
+
+def _all_blocks(page: Path) -> list[Block]:
     text = read(page)
-    found = [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in _FENCE.finditer(text)]
-    return [block for block in found if block.language == language]
+    return [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in _FENCE.finditer(text)]
 
 
 def prose(page: Path) -> str:
@@ -54,6 +66,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def shell_commands(page: Path) -> Iterator[str]:
-    """Command lines of the shell blocks, continued lines joined."""
+    """Command lines of the shell blocks."""
     for block in blocks(page, "sh"):
-        yield from (line for line in block.text.replace("\\\n", " ").splitlines() if line.strip())
+        yield from commands(block)
+
+
+def commands(block: Block) -> list[str]:
+    """Command lines of a shell block, continued lines joined."""
+    return [line for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]

@@ -8,11 +8,14 @@ from pathlib import Path
 import click
 import pytest
 
+from ops.bench import command as bench
+from ops.bench import long_prompt
 from ops.cli import inferctl, inferflux
 from ops.cli.program import main
 from tests.docs.pages import NAMES, PAGES, ROOT, code_spans, shell_commands
 
 GROUPS: dict[str, click.Group] = {"inferflux": inferflux.group, "inferctl": inferctl.group}
+BENCHMARKS: dict[str, click.Command] = {"ops.bench": bench.command, "ops.bench.long_prompt": long_prompt.command}
 OPERATORS = {"|", ">", "&&", ";", "<", ">>"}
 
 
@@ -44,6 +47,26 @@ def test_our_commands_parse(page: Path) -> None:
     for program, *arguments in command_lines(page):
         if program in GROUPS:
             check(GROUPS[program], program, arguments)
+
+
+@each_page
+def test_benchmarks_and_tests_can_be_asked_for(page: Path) -> None:
+    for line in shell_commands(page):
+        words = shlex.split(line, comments=True)
+        program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
+        match program, arguments:
+            case "python", ["-m", module, *rest] if module in BENCHMARKS:
+                check_options(BENCHMARKS[module], rest)
+            case "make", ["bench", argument]:
+                check_options(BENCHMARKS["ops.bench"], shlex.split(argument.removeprefix("ARGS=")))
+            case "pytest", _:
+                for word in arguments:
+                    assert "/" not in word or (ROOT / word).exists(), word
+
+
+def check_options(command: click.Command, arguments: list[str]) -> None:
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in arguments if word.startswith("--")} <= options
 
 
 def check(group: click.Group, program: str, arguments: list[str]) -> None:

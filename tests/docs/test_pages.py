@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Metric
 
 from broker import subjects
 from ops.settings.table import MODEL_FIELDS, PLAIN, TABLE
+from producer.edge.routes.table import ROUTES
+from producer.metrics import EdgeMetrics
 from schemas.errors import ErrorCode, error_kind
-from tests.docs.pages import NAMES, PAGES, ROOT, anchors, code_spans, links, read
+from tests.docs.pages import GUIDE_NAMES, GUIDES, NAMES, PAGES, ROOT, USER_GUIDE, anchors, code_spans, links, read
+from workers.metrics import WorkerMetrics
 
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} | {".ci"}
 # Ours, or of a reader's own machine, in examples.
@@ -84,6 +88,26 @@ def test_settings_exist(page: Path) -> None:
 def test_error_codes_exist_and_have_that_status(page: Path) -> None:
     for status, code in re.findall(r"\b([45]\d\d) `([a-z_]+)`", read(page)):
         assert error_kind(ErrorCode(code)).status == int(status), code
+
+
+def test_users_find_every_error_of_their_routes() -> None:
+    theirs = [route.handler.operation for route in ROUTES if not route.path.startswith("/v1/admin/")]
+    told = set(re.findall(r"\b[45]\d\d `([a-z_]+)`", read(USER_GUIDE)))
+    assert {str(code) for operation in theirs for code in operation.errors} <= told
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=GUIDE_NAMES)
+def test_metrics_exist(page: Path) -> None:
+    registries = (EdgeMetrics(CollectorRegistry()).registry, WorkerMetrics().registry)
+    families = {name for registry in registries for family in registry.collect() for name in exposed(family)}
+    for span in code_spans(page):
+        if re.fullmatch(r"inferflux_[a-z_]+", span):
+            assert span in families, span
+
+
+def exposed(family: Metric) -> tuple[str, str]:
+    """A counter's family has no suffix, and its samples do."""
+    return family.name, f"{family.name}_total" if family.type == "counter" else family.name
 
 
 def test_the_table_of_times_is_that_of_the_code() -> None:

@@ -2,25 +2,22 @@
 
 import base64
 import contextlib
-import fcntl
-import hashlib
 import hmac
 import html
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
+
+from tests.support.npm import node_modules
 
 FOLDER = Path(__file__).parent / "oidc_provider"
 AUDIENCE = "https://llm.test"
@@ -105,7 +102,7 @@ class Provider:
     def __init__(self, folder: Path, keys: Keys, *, port: int = 0, ttl_s: int = 600) -> None:
         self.keys = keys
         self._ttl_s = ttl_s
-        self._modules = _install()
+        self._modules = node_modules(FOLDER)
         self._port = port
         self._log = folder / "provider.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -194,23 +191,3 @@ def running_provider(folder: Path, keys: Keys, *, port: int = 0, ttl_s: int = 60
         yield provider
     finally:
         provider.stop()
-
-
-def _install() -> Path:
-    """The folder of the provider's packages, installed as the lock file says on first use; a skip without node."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs node and npm")
-    lock = (FOLDER / "package-lock.json").read_bytes()
-    target = Path(sys.prefix) / "oidc-provider" / hashlib.sha256(lock).hexdigest()[:16]
-    target.mkdir(parents=True, exist_ok=True)
-    # Many test processes may want it first.
-    with (target / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not (target / "installed").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(FOLDER / name, target)
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            done = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"npm could not install the provider:\n{done.stdout}{done.stderr}"
-            (target / "installed").touch()
-    return target / "node_modules"
