@@ -17,6 +17,7 @@ from ops.settings.settings import (
     LoggingSettings,
     NatsSettings,
     PolicySettings,
+    RegistrySettings,
     RuntimeSettings,
     ServerSettings,
     Settings,
@@ -76,6 +77,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         limits=_limits(values),
         guardrails=_guardrails(values),
         policy=_policy(values),
+        registry=_registry(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
         audit=AuditSettings(
@@ -209,6 +211,15 @@ def _policy(values: Values) -> PolicySettings:
     return PolicySettings(
         store=None if store is None else store.expanduser().absolute(),
         passphrase=values.get(table.POLICY_PASSPHRASE),
+    )
+
+
+def _registry(values: Values) -> RegistrySettings:
+    path = values.get(table.REGISTRY_PATH)
+    return RegistrySettings(
+        path=None if path is None else path.expanduser().absolute(),
+        poll_s=values.get(table.REGISTRY_POLL_MS) / 1000,
+        allow_downloads=values.get(table.ALLOW_DOWNLOADS),
     )
 
 
