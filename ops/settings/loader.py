@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ops.settings import table
 from ops.settings.environment import scan
@@ -49,15 +49,28 @@ class Values:
         return setting.label in self._given
 
 
+class Loaded(NamedTuple):
+    """`values` are those of every setting but the models', by label. `config_file` is absolute."""
+
+    settings: Settings
+    values: dict[str, object]
+    config_file: Path | None
+
+
 def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     """Read all sources; `flags` are texts by flag name (`--port`). Raises SettingsError, one line."""
+    return load_all(environ, flags).settings
+
+
+def load_all(environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
+    """As `load`, with what comparisons need."""
     from_flags = _from_flags(flags)
     from_environment = scan(environ)
     config_path = Values(from_flags).get(table.CONFIG)
     file = ConfigFile(config_path) if config_path is not None else None
     values = Values(file.values if file else {}, from_environment.values, from_flags)
-    for row in (*table.PLAIN.values(), *(row for row in table.TABLE if not row.key)):
-        values.get(row)
+    rows = (*table.PLAIN.values(), *(row for row in table.TABLE if not row.key))
+    by_label = {row.label: values.get(row) for row in rows}
     models = read_models(
         file.models if file else {},
         from_environment.models,
@@ -65,7 +78,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         only_source=values.get(table.MODEL_PATH),
         default_id=values.get(table.DEFAULT_MODEL_ID),
     )
-    return Settings(
+    settings = Settings(
         data_dir=values.get(table.DATA_DIR).expanduser().absolute(),
         workers=values.get(table.WORKERS),
         no_edge=values.get(table.NO_EDGE),
@@ -84,6 +97,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
             values.get(table.AUDIT_LEVEL), values.get(table.AUDIT_CONTENT), values.get(table.AUDIT_LOG)
         ),
     )
+    return Loaded(settings, by_label, None if config_path is None else config_path.absolute())
 
 
 def _from_flags(flags: Mapping[str, str]) -> dict[str, Given]:

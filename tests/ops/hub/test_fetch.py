@@ -279,7 +279,8 @@ def test_a_process_killed_while_it_downloads_leaves_what_it_had(
     fake_hub.held.clear()
     script = (
         "import sys; from pathlib import Path; from ops.hub.hub import Hub, HubConfig\n"
-        "Hub(HubConfig(Path(sys.argv[1]), endpoint=sys.argv[2])).fetch('hf:org/repo', lambda done, _: print(done, flush=True))"
+        "def tell(done, total): print(done, flush=True)\n"
+        "Hub(HubConfig(Path(sys.argv[1]), endpoint=sys.argv[2])).fetch('hf:org/repo', tell)"
     )
     command = [sys.executable, "-c", script, str(tmp_path), fake_hub.endpoint]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
