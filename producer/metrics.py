@@ -47,6 +47,11 @@ class EdgeMetrics:
         self.slow_readers = self._counter("slow_readers", "Streams cut because their client did not read.")
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
+        self.config_reloads = self._counter("config_reloads", "Times the configuration was read again.", "result")
+        for result in (OK, FAILED):
+            self.config_reloads.labels(result)
+        self.manifest_ok = self._gauge("manifest_ok", "Whether the manifest of models is used as it is: 1, else 0.")
+        self.manifest_errors = self._counter("manifest_errors", "Changes of the manifest that could not be used.")
         self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
         for outcome in (OK, FAILED):
             self._issuer_requests.labels(outcome)

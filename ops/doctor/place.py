@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ops.doctor.check import Check
 from ops.errors import CommandError
+from ops.hub.errors import NotHere
 from ops.loopback import DEV_KEY
 from ops.serving.keys import effective_keys, require_keys
 from ops.serving.machine import Machine
@@ -47,12 +48,20 @@ def _keys(settings: Settings) -> Check:
 def _models(settings: Settings, machine: Machine) -> Check:
     """What would be served, by which backend, and why."""
     try:
-        plan = plan_models(settings, machine)
+        plan = plan_models(settings, machine, may_download=False)
+    except NotHere as error:
+        return _not_here(settings, str(error))
     except CommandError as error:
         return Check("models", False, str(error), "inferflux up --backend echo")
     return Check(
         "models", True, "; ".join(f"{model.settings.id} on {model.backend} ({model.reason})" for model in plan)
     )
+
+
+def _not_here(settings: Settings, reason: str) -> Check:
+    if settings.registry.allow_downloads:
+        return Check("models", True, f"{reason.split(': ')[0]} is downloaded at the first start")
+    return Check("models", False, reason)
 
 
 def _data_dir(folder: Path) -> Check:

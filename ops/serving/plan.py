@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.errors import CannotStart
+from ops.hub.hub import Hub, Progress
+from ops.hub.progress import LogProgress
 from ops.serving.backends import can_share_process, choose_backend, refuse_unused_settings
 from ops.serving.machine import Machine, this_machine
 from ops.serving.registering import model_card
-from ops.serving.sources import Source, SourceKind, is_echo, resolve
+from ops.serving.sources import Source, SourceKind, hub_of, is_echo, resolve
 from ops.settings.errors import nearest
 from ops.settings.models import model_from_source
 from ops.settings.settings import ModelSettings, RuntimeSettings, Settings
@@ -40,25 +42,26 @@ class PlannedModel:
 
 
 def plan_models(
-    settings: Settings, machine: Machine | None = None, *, only: Collection[str] = ()
+    settings: Settings, machine: Machine | None = None, *, only: Collection[str] = (), may_download: bool = True
 ) -> tuple[PlannedModel, ...]:
-    """All models to serve, or those of the ids in `only`. Looks at this machine unless told of one.
+    """All models to serve, or those of the ids in `only`. Looks at this machine unless told of one. Blocking: a model
+    of a hub is downloaded, unless `may_download` is false.
 
     Raises CannotStart: a file is missing, a backend is not there, there is no model of that id, a setting is for a
     backend that no model is on.
     """
-    plan = _plan_all(settings, machine or this_machine(), only)
+    plan = _plan_all(settings, machine or this_machine(), only, hub_of(settings, may_download=may_download))
     if not only:  # of a part of the models nobody can tell what is set for the others
         refuse_unused_settings(settings.runtime, [model.backend for model in plan])
     return plan
 
 
-def _plan_all(settings: Settings, machine: Machine, only: Collection[str]) -> tuple[PlannedModel, ...]:
+def _plan_all(settings: Settings, machine: Machine, only: Collection[str], hub: Hub) -> tuple[PlannedModel, ...]:
     models = _chosen(settings.models, only)
     if models:
         _refuse_weights_under_echo(settings.runtime, models)
-        return tuple(plan_model(model, settings.runtime, machine) for model in models)
-    default = _default_model(settings.runtime, machine)
+        return tuple(plan_model(model, settings.runtime, machine, hub) for model in models)
+    default = _default_model(settings.runtime, machine, hub)
     _require(only, [default.settings.id])
     return (default,)
 
@@ -83,19 +86,21 @@ def _require(wanted: Collection[str], known: list[str]) -> None:
             raise CannotStart(f"no model {model_id!r} is configured{nearest(model_id, known)}")
 
 
-def plan_model(model: ModelSettings, runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
-    """One model with its file and backend. Raises CannotStart."""
-    source = resolve(model.source)
+def plan_model(
+    model: ModelSettings, runtime: RuntimeSettings, machine: Machine, hub: Hub, progress: Progress | None = None
+) -> PlannedModel:
+    """One model with its file, downloaded when it has to be, and its backend. Raises CannotStart."""
+    source = resolve(model.source, hub, progress or LogProgress(model.source))
     choice = choose_backend(model, source, runtime, machine)
     return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model), runtime.backend)
 
 
-def _default_model(runtime: RuntimeSettings, machine: Machine) -> PlannedModel:
+def _default_model(runtime: RuntimeSettings, machine: Machine, hub: Hub) -> PlannedModel:
     """The packaged model when it is installed and something can run it, else echo, with the reason."""
     if runtime.backend == "echo":
         return _echo("asked for")
     try:
-        return plan_model(model_from_source(DEFAULT_SOURCE), runtime, machine)
+        return plan_model(model_from_source(DEFAULT_SOURCE), runtime, machine, hub)
     except CannotStart as error:
         if runtime.backend != "auto" or not runtime.allow_llama_fallback:
             raise

@@ -2,14 +2,20 @@
 
 import importlib.metadata
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from ops.errors import CannotStart
+from ops.hub.hub import Hub, Progress, hub_from
+from ops.hub.reference import is_hub_source
 from ops.serving.gguf_header import read_header
+from ops.settings.settings import Settings
 
 GGUF_MAGIC = b"GGUF"
+# In the data directory.
+MODELS_DIR = "models"
 _ARCHITECTURE = "general.architecture"
 
 
@@ -34,12 +40,24 @@ def is_echo(source: str) -> bool:
     return source == "echo" or source.startswith("echo:")
 
 
-def resolve(source: str) -> Source:
-    """Find what `source` names. Raises CannotStart with the reason in one line; downloads nothing."""
+def hub_of(settings: Settings, *, may_download: bool = True) -> Hub:
+    """Where `hf:` sources lead on this machine. Raises CannotStart."""
+    allow = settings.registry.allow_downloads and may_download
+    return hub_from(os.environ, settings.data_dir / MODELS_DIR, allow_downloads=allow)
+
+
+def resolve(source: str, hub: Hub | None = None, progress: Progress | None = None) -> Source:
+    """Find what `source` names. Raises CannotStart with the reason in one line.
+
+    An `hf:` source needs `hub`, and is downloaded when it is not here; `progress` is told on the way, and what it
+    raises ends it. Blocking, for minutes perhaps; fit for any thread.
+    """
     if is_echo(source):
         return Source(SourceKind.ECHO, source)
-    if source.startswith("hf:"):
-        raise CannotStart(f"{source}: hub downloads are not available in this version; give the path of a local file")
+    if is_hub_source(source):
+        if hub is None:
+            raise CannotStart(f"{source}: no model of a hub can be used here; give a local file")
+        return _resolve_path(hub.fetch(source, progress))
     if source.startswith("pkg:"):
         return _resolve_package(source.removeprefix("pkg:"))
     return _resolve_path(Path(source).expanduser())

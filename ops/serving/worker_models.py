@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from ops.errors import CannotStart
+from ops.hub.hub import Hub
+from ops.hub.progress import LogProgress
 from ops.serving.backends import can_share_process
 from ops.serving.machine import Machine
 from ops.serving.memory import estimate
@@ -61,9 +63,16 @@ class CardPlanner:
     """
 
     def __init__(
-        self, runtime: RuntimeSettings, machine: Callable[[], Machine], own: tuple[PlannedModel, ...], *, is_bound: bool
+        self,
+        runtime: RuntimeSettings,
+        machine: Callable[[], Machine],
+        hub: Hub,
+        own: tuple[PlannedModel, ...],
+        *,
+        is_bound: bool,
     ) -> None:
         self._runtime = runtime
+        self._hub = hub
         self._find_machine = machine
         self._is_bound = is_bound
         self._machine: Machine | None = None
@@ -75,7 +84,8 @@ class CardPlanner:
         progress("looking for the files", None)
         self._machine = self._machine or self._find_machine()
         try:
-            planned = plan_model(model_settings(card), self._runtime, self._machine)
+            on_bytes = _Download(card.source, progress)
+            planned = plan_model(model_settings(card), self._runtime, self._machine, self._hub, on_bytes)
             model = worker_model(planned, self._runtime.kv_cpu_pages)
         except (CannotStart, OSError) as error:
             raise RunnerError(str(error)) from None
@@ -85,3 +95,15 @@ class CardPlanner:
         self._backends = backends
         self.planned[card.id] = planned
         return model
+
+
+class _Download:
+    """Tells how far a download is in the log and in the worker's advert."""
+
+    def __init__(self, source: str, progress: Progress) -> None:
+        self._log = LogProgress(source)
+        self._progress = progress
+
+    def __call__(self, done: int, total: int) -> None:
+        self._log(done, total)
+        self._progress("downloading", done / total if total else None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ops.settings import table
 from ops.settings.environment import scan
@@ -17,6 +17,7 @@ from ops.settings.settings import (
     LoggingSettings,
     NatsSettings,
     PolicySettings,
+    RegistrySettings,
     RuntimeSettings,
     ServerSettings,
     Settings,
@@ -48,15 +49,28 @@ class Values:
         return setting.label in self._given
 
 
+class Loaded(NamedTuple):
+    """`values` are those of every setting but the models', by label. `config_file` is absolute."""
+
+    settings: Settings
+    values: dict[str, object]
+    config_file: Path | None
+
+
 def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     """Read all sources; `flags` are texts by flag name (`--port`). Raises SettingsError, one line."""
+    return load_all(environ, flags).settings
+
+
+def load_all(environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
+    """As `load`, with what comparisons need."""
     from_flags = _from_flags(flags)
     from_environment = scan(environ)
     config_path = Values(from_flags).get(table.CONFIG)
     file = ConfigFile(config_path) if config_path is not None else None
     values = Values(file.values if file else {}, from_environment.values, from_flags)
-    for row in (*table.PLAIN.values(), *(row for row in table.TABLE if not row.key)):
-        values.get(row)
+    rows = (*table.PLAIN.values(), *(row for row in table.TABLE if not row.key))
+    by_label = {row.label: values.get(row) for row in rows}
     models = read_models(
         file.models if file else {},
         from_environment.models,
@@ -64,7 +78,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         only_source=values.get(table.MODEL_PATH),
         default_id=values.get(table.DEFAULT_MODEL_ID),
     )
-    return Settings(
+    settings = Settings(
         data_dir=values.get(table.DATA_DIR).expanduser().absolute(),
         workers=values.get(table.WORKERS),
         no_edge=values.get(table.NO_EDGE),
@@ -76,12 +90,14 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         limits=_limits(values),
         guardrails=_guardrails(values),
         policy=_policy(values),
+        registry=_registry(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
         audit=AuditSettings(
             values.get(table.AUDIT_LEVEL), values.get(table.AUDIT_CONTENT), values.get(table.AUDIT_LOG)
         ),
     )
+    return Loaded(settings, by_label, None if config_path is None else config_path.absolute())
 
 
 def _from_flags(flags: Mapping[str, str]) -> dict[str, Given]:
@@ -212,6 +228,15 @@ def _policy(values: Values) -> PolicySettings:
         passphrase=values.get(row),
         passphrase_file=values.origin(row).file if values.is_given(row) else None,
         max_stale_s=values.get(table.POLICY_MAX_STALE_S),
+    )
+
+
+def _registry(values: Values) -> RegistrySettings:
+    path = values.get(table.REGISTRY_PATH)
+    return RegistrySettings(
+        path=None if path is None else path.expanduser().absolute(),
+        poll_s=values.get(table.REGISTRY_POLL_MS) / 1000,
+        allow_downloads=values.get(table.ALLOW_DOWNLOADS),
     )
 
 

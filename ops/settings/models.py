@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from ops.hub.reference import file_stem, is_hub_source
 from ops.settings import table
 from ops.settings.environment import ModelVariable, id_token
 from ops.settings.errors import SettingsError, nearest
@@ -47,10 +48,11 @@ def model_id_of(source: str) -> str:
     """Id of a model that is named by its source alone: the file's stem, or the package's name."""
     if source == "echo" or source.startswith("echo:"):
         return "echo"
-    for prefix in ("pkg:", "hf:"):
-        if source.startswith(prefix):
-            name = source.removeprefix(prefix).rstrip("/").rsplit("/", 1)[-1]
-            return PACKAGED_IDS.get(name, name)
+    if source.startswith("pkg:"):
+        name = source.removeprefix("pkg:")
+        return PACKAGED_IDS.get(name, name)
+    if is_hub_source(source):
+        return file_stem(source)
     path = Path(source)
     return path.stem if path.suffix.lower() == ".gguf" else path.name
 

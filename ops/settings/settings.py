@@ -129,6 +129,15 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """`path` is absolute: the manifest, None without one. `poll_s` also goes for the configuration file."""
+
+    path: Path | None
+    poll_s: float
+    allow_downloads: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSettings:
     level: str
     format: str
@@ -156,6 +165,7 @@ class Settings:
     limits: LimitsPolicy
     guardrails: GuardrailSettings
     policy: PolicySettings
+    registry: RegistrySettings
     metrics_host: str
     logging: LoggingSettings
     audit: AuditSettings

@@ -85,7 +85,8 @@ NATS_TLS_KEY = Setting("nats.tls.key", optional(path()), None,
 
 # Models, one row per field of a model
 MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
-    "A GGUF file, a folder with safetensors, `pkg:<package>`, or `echo`. Required.")
+    "A GGUF file, a folder with safetensors, `pkg:<package>`, `hf:<org>/<repo>[/<file>][@<revision>]`, or `echo`. "
+    "Required.")
 MODEL_BACKEND = Setting("models.<id>.backend", choice("auto", *BACKENDS), "auto",
     "What runs it; `auto` goes by the model's format, this machine's device and what is installed.")
 MODEL_DEFAULT = Setting("models.<id>.default", boolean(), False,
@@ -258,9 +259,13 @@ POLICY_MAX_STALE_S = Setting("policy.max_stale_s", seconds(1, 86400), 300.0,
 
 # Registry, metrics, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,
-    "File whose list of models is followed while running.", None, "INFERFLUX_REGISTRY_PATH", available=False)
-REGISTRY_POLL_MS = Setting("registry.poll_interval_ms", optional(integer(1)), None,
-    "How often it is looked at where the system does not tell.", available=False)
+    "File (YAML or JSON) with `models` as here, followed while running; every edge needs the same one.",
+    None, "INFERFLUX_REGISTRY_PATH")
+REGISTRY_POLL_MS = Setting("registry.poll_interval_ms", integer(100, 3_600_000), 5000,
+    "How often it, and the configuration file, is looked at where the system does not tell of changes.")
+ALLOW_DOWNLOADS = Setting("registry.allow_downloads", boolean(), True,
+    "Whether models with an `hf:` source may be downloaded, from `HF_ENDPOINT` and with the token in `HF_TOKEN`. With "
+    "false those serve that are in `<data-dir>/models` already.")
 METRICS_HOST = Setting("metrics.host", text("a host name or address"), "127.0.0.1",
     "Where the scrape ports listen (edge 9191, workers from 9101); they ask for no key.")
 LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error"), "info",

@@ -17,6 +17,7 @@ from ops.serving.broker import broker_tls
 from ops.serving.keys import shown_key
 from ops.serving.machine import this_machine
 from ops.serving.plan import PlannedModel, plan_model
+from ops.serving.sources import hub_of
 from ops.serving.worker_models import model_settings
 from ops.settings.settings import Settings
 from ops.supervisor.broker_service import BrokerService
@@ -130,9 +131,10 @@ class Up:
         return self._service(f"worker-{number}", launcher)
 
     def _find_backend(self, card: ModelCard) -> str | None:
-        """On a thread. None where none is found: the worker says why."""
+        """On a thread. None where none is found, or the files are not here yet: the worker says why."""
+        hub = hub_of(self._settings, may_download=False)
         try:
-            return plan_model(model_settings(card), self._settings.runtime, this_machine()).backend
+            return plan_model(model_settings(card), self._settings.runtime, this_machine(), hub).backend
         except CannotStart:
             return None
 

@@ -20,14 +20,14 @@ _FLUSH_S = 3.0
 
 
 class Audit:
-    """Owned by the services of one edge."""
+    """Owned by the services of one edge. `level` may change at any time; it holds for what happens from then on."""
 
     def __init__(
         self, stream: AuditStream, config: AuditConfig, pepper: bytes, edge_id: str, on_lost: Callable[[], None]
     ) -> None:
         self._stream = stream
         self._edge_id = edge_id
-        self.config = config
+        self.level = config.level
         self.keys = AuditKeys(pepper)
         self._chain = Chain(stream, self.keys, edge_id)
         self.reader = AuditReader(stream, self.keys, edge_id, lambda: self._chain.farthest)

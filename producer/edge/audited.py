@@ -25,7 +25,7 @@ def is_denial(error: ServingError) -> bool:
 
 def note_denied_access(audit: Audit, request: Request, error: ServingError) -> None:
     """At the door: nobody we know, or somebody without the scope of the route."""
-    if audit.config.level is AuditLevel.CHANGES:
+    if audit.level is AuditLevel.CHANGES:
         return
     identity = context_of(request).identity
     event = AuditEvent(
@@ -43,7 +43,7 @@ def note_denied_access(audit: Audit, request: Request, error: ServingError) -> N
 
 def note_refused_call(audit: Audit, request: Request, model: str, error: ServingError) -> None:
     """A generation call that was not begun."""
-    level = audit.config.level
+    level = audit.level
     if level is AuditLevel.CHANGES or (level is AuditLevel.DENIALS and not is_denial(error)):
         return
     context = context_of(request)
@@ -65,20 +65,20 @@ def note_refused_call(audit: Audit, request: Request, model: str, error: Serving
 
 def note_blocked_answer(audit: Audit, identity: Identity, model: str, rule: str) -> None:
     """A guardrail cut an answer off for one of its readers."""
-    if audit.config.level is not AuditLevel.CHANGES:
+    if audit.level is not AuditLevel.CHANGES:
         event = AuditEvent("answer.block", Outcome.DENIED, identity.owner, identity.tenant, model, reason=rule)
         audit.denied(event, "")
 
 
 def remember_prompt(audit: Audit, call: Call, plan: Plan) -> None:
     """What the record of its end will say of the prompt: afterwards it is not at hand."""
-    if audit.config.level is AuditLevel.REQUESTS:
+    if audit.level is AuditLevel.REQUESTS:
         texts = [prompt_text(prompt) for prompt in plan.prompts]
         call.prompt_facts = audit.texts.details("prompt", texts, may_be_kept=call.is_journaled)
 
 
 def note_ended_call(audit: Audit, call: Call, code: str, num_tokens: int, duration_s: float) -> None:
-    if audit.config.level is not AuditLevel.REQUESTS:
+    if audit.level is not AuditLevel.REQUESTS:
         return
     ends = [part.view.fold.terminal for part in call.parts]
     usages = [end.usage for end in ends if isinstance(end, Finished)]

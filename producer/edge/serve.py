@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
 
 import structlog
 import uvicorn
@@ -26,6 +26,7 @@ from producer.edge.exposition import exposition
 from producer.edge.listening import SocketOptions, listen, listen_nearby, port_of
 from producer.edge.output_filter import FilterFactory
 from producer.edge.protocol import ConnectionLimits, make_protocol
+from producer.edge.reload import Reloader, Reloading
 from producer.edge.routes import health
 from producer.edge.security_headers import SecurityHeaders
 from producer.edge.services import Services, open_services
@@ -44,6 +45,7 @@ _KERNEL_PATIENCE_S = 30.0
 _FURTHER_CONNECTIONS = 64
 _SCRAPE_CONNECTIONS = 64
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Beside = Callable[[Services], AbstractAsyncContextManager[None]]
 
 
 class EdgeAddress(NamedTuple):
@@ -64,12 +66,16 @@ async def run_edge(
     handle_signals: bool = True,
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
+    reloading: Reloading | None = None,
+    beside: Sequence[Beside] = (),
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
-    `on_ready` is called once requests are taken. A second signal ends the streams at once. Raises PortTaken or
-    TlsUnusable before anything else is done, PolicyError before any request is taken, and BrokerUnavailable or
-    BrokerUnsuitable, also later when the broker shuts this edge out.
+    `on_ready` is called once requests are taken. With `reloading`, SIGHUP reads the configuration again, else only the
+    certificate. What is in `beside` is open while the edge serves. A second signal ends the streams at once.
+
+    Raises PortTaken or TlsUnusable before anything else is done, PolicyError before any request is taken, and
+    BrokerUnavailable or BrokerUnsuitable, also later when the broker shuts this edge out.
     """
     stopping = stop if stop is not None else asyncio.Event()
     tls = FollowingTls(config.tls) if config.tls is not None else None
@@ -87,8 +93,17 @@ async def run_edge(
                 config.idle_timeout_s,
                 tls=tls,
             )
-            await stack.enter_async_context(_following(tls))
-            with _signals(stopping, services, tls) if handle_signals else contextlib.nullcontext():
+            on_hangup = [] if tls is None else [tls.reload]
+            if tls is not None:
+                await stack.enter_async_context(_running(tls.follow(), "certificate"))
+            if reloading is not None:
+                reloader = Reloader(services, reloading.read)
+                on_hangup.append(reloader.ask)
+                await stack.enter_async_context(_running(reloader.run(), "reload"))
+                await stack.enter_async_context(_running(reloading.follow(reloader.ask), "configuration"))
+            for companion in beside:
+                await stack.enter_async_context(companion(services))
+            with _signals(stopping, services, on_hangup) if handle_signals else contextlib.nullcontext():
                 serving = asyncio.create_task(server.serve(sockets), name="edge server")
                 await _started(server, serving)
                 scheme = "http" if tls is None else "https"
@@ -204,20 +219,19 @@ async def _drain(services: Services, server: _Server, serving: asyncio.Task[None
 
 
 @asynccontextmanager
-async def _following(tls: FollowingTls | None) -> AsyncIterator[None]:
-    """While the certificate's files are looked after."""
-    if tls is None:
-        yield
-        return
-    task = asyncio.create_task(tls.follow(), name="certificate")
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """While a task that never ends by itself runs."""
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
         task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 @contextmanager
-def _signals(stopping: asyncio.Event, services: Services, tls: FollowingTls | None) -> Iterator[None]:
+def _signals(stopping: asyncio.Event, services: Services, on_hangup: Sequence[Callable[[], None]]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -225,9 +239,13 @@ def _signals(stopping: asyncio.Event, services: Services, tls: FollowingTls | No
             services.drain.expire()
         stopping.set()
 
+    def hang_up() -> None:
+        for callback in on_hangup:
+            callback()
+
     handlers = dict.fromkeys(_SIGNALS, on_signal)
-    if tls is not None:
-        handlers[signal.SIGHUP] = tls.reload
+    if on_hangup:
+        handlers[signal.SIGHUP] = hang_up
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

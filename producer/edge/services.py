@@ -56,7 +56,7 @@ from producer.edge.waiting import Waiting
 from producer.guardrails.guardrails import Guardrails
 from producer.limits.limiter import Limiter
 from producer.metrics import EdgeMetrics
-from producer.policy.errors import NoKeys
+from producer.policy.callers import require_callers
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
@@ -161,17 +161,8 @@ async def open_services(
         stack.push_async_callback(services.policy_store.close)
         stack.push_async_callback(services.guardrails.close)
         await services.policy_store.start()
-        _require_callers(services)
+        require_callers(services.policy.config, services.policy_store.document)
         yield services
-
-
-def _require_callers(services: Services) -> None:
-    policy = services.policy.current
-    if not policy.file_keys and not services.policy_store.document.decides_on_keys and policy.oidc is None:
-        raise NoKeys(
-            f"no API key is configured, none is stored, and {services.config.host} is not a loopback host: "
-            "set auth.api_keys or INFERFLUX_API_KEYS"
-        )
 
 
 def _build(
@@ -228,7 +219,7 @@ def _build(
         models=models,
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
-        lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
+        lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),
         keys=keys,
         key_watch=key_watch,
         audit=audit,

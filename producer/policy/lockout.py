@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 
-from producer.config import EdgeConfig, Scope
+from producer.config import Scope
 from producer.policy.change import Change
 from producer.policy.effective import lay_over
+from producer.policy.live import LivePolicy
 from schemas.errors import ErrorCode, ServingError
 from schemas.policy import PolicyDocument
 
@@ -13,8 +14,8 @@ from schemas.policy import PolicyDocument
 class Lockout:
     """`digest_of` gives the hex digest of a secret."""
 
-    def __init__(self, config: EdgeConfig, digest_of: Callable[[str], str]) -> None:
-        self._config = config
+    def __init__(self, live: LivePolicy, digest_of: Callable[[str], str]) -> None:
+        self._live = live
         self._digest_of = digest_of
 
     def guarded(self, change: Change) -> Change:
@@ -34,7 +35,7 @@ class Lockout:
 
     def has_administrator(self, document: PolicyDocument) -> bool:
         """Whether a key opens administration under `document`, or tokens may."""
-        policy, now = lay_over(self._config, document), time.time()
+        policy, now = lay_over(self._live.config, document), time.time()
         if policy.oidc is not None and policy.oidc.allow_admin:
             return True
         in_file = (self._digest_of(spec.key) for spec in policy.file_keys if Scope.ADMIN in spec.scopes)

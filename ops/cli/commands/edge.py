@@ -25,24 +25,27 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
       inferflux edge --data-dir .inferflux --port 8081     # beside a running `up`
       inferflux edge --nats-url nats://host:4222 --nats-credentials edge.creds --host 0.0.0.0
 
-    Edges keep no state: run as many as you like behind any balancer. SIGTERM lets running answers finish.
+    Edges keep no state: run as many as you like behind any balancer. SIGTERM lets running answers finish,
+    SIGHUP reads the configuration again.
     """
     from broker.errors import BrokerError
     from broker.roles import Role
     from ops.cli.loop import run
     from ops.errors import CannotStart
     from ops.logs import configure
+    from ops.reload.edge import CONCERNS, reloading_of
+    from ops.reload.sources import SettingsSources
     from ops.serving.broker import broker_config
     from ops.serving.edge import edge_config
     from ops.serving.ids import process_id
     from ops.serving.open_files import raise_open_files
-    from ops.settings.loader import load
     from producer.edge.listening import PortTaken
     from producer.edge.serve import run_edge
     from producer.edge.tls import TlsUnusable
     from producer.policy.errors import PolicyError
 
-    settings = load(os.environ, given_flags(params))
+    sources = SettingsSources(given_flags(params), *CONCERNS)
+    settings = sources.settings
     own_id = process_id("edge", edge_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
     broker = broker_config(settings, Role.EDGE, f"inferflux-{own_id}")
@@ -55,7 +58,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
 
     raise_open_files()
     try:
-        run(run_edge(config, broker, on_ready=on_ready))
+        run(run_edge(config, broker, on_ready=on_ready, reloading=reloading_of(sources, own_id)))
     except (BrokerError, PolicyError, PortTaken, TlsUnusable, OSError) as error:
         raise CannotStart(str(error)) from None
     return 0

@@ -65,6 +65,7 @@ def command(
     from ops.serving.ids import process_id
     from ops.serving.machine import this_machine
     from ops.serving.plan import plan_models, refuse_mixture
+    from ops.serving.sources import hub_of
     from ops.serving.worker_models import CardPlanner, worker_model
     from ops.settings.loader import load
     from workers.config import WorkerConfig
@@ -77,7 +78,7 @@ def command(
     has_own = bool(only) or (bool(settings.models) and not card)
     plan = plan_models(settings, only=only) if has_own else ()
     refuse_mixture(plan)
-    planner = CardPlanner(settings.runtime, this_machine, plan, is_bound=supervised)
+    planner = CardPlanner(settings.runtime, this_machine, hub_of(settings), plan, is_bound=supervised)
     serves_all = not (only or card or params["model"] or os.environ.get(str(table.MODEL_PATH.env)))
     config = WorkerConfig(
         worker_id=own_id,

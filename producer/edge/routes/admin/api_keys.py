@@ -33,7 +33,7 @@ _NO_STORE = {"cache-control": "no-store"}
 @operation(summary="All API keys, without their secrets", scope=Scope.ADMIN, returns=ApiKeyList)
 async def list_api_keys(request: Request) -> Response:
     services = services_of(request)
-    views = key_list.views(services.policy.current, services.config.keys, services.keys)
+    views = key_list.views(services.policy.current, services.policy.config.keys, services.keys)
     return json_response({"object": "list", "data": views})
 
 
@@ -46,7 +46,7 @@ async def list_api_keys(request: Request) -> Response:
 )
 async def issue_api_key(request: Request) -> Response:
     services, body = services_of(request), await read_as(request, IssueKey)
-    key_list.require_free_in_file(body.name, services.config.keys, services.keys)
+    key_list.require_free_in_file(body.name, services.policy.config.keys, services.keys)
     new = mint_key()
     document = await _change(request, "api_key.issue", key_changes.issue(_stored(services, body, new)), new.id)
     return _shown_once(document, new)
@@ -75,7 +75,7 @@ async def update_api_key(request: Request) -> Response:
     key = key_changes.find(services.policy_store.document, request.path_params["id"])
     changes = body.changes()
     if "name" in changes:
-        key_list.require_free_in_file(changes["name"], services.config.keys, services.keys)
+        key_list.require_free_in_file(changes["name"], services.policy.config.keys, services.keys)
     document = await _change(request, "api_key.update", key_changes.update(key.id, changes), key.id)
     return json_response(key_list.view_of_stored(document.api_keys[key.id]))
 

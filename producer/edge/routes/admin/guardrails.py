@@ -43,7 +43,7 @@ async def put_guardrails(request: Request) -> Response:
     services = services_of(request)
     values, _ = await read_json(request, services.config.max_body_bytes, services.config.body_timeout_s)
     given = _read(values)
-    configured = services.config.guardrails
+    configured = services.policy.config.guardrails
 
     def change(document: PolicyDocument) -> PolicyDocument:
         policy = (document.guardrails or configured).model_copy(update=given)

@@ -38,7 +38,7 @@ async def set_rate_limit(request: Request) -> Response:
     change = await read_body_as(request, services, LimitsChange)
     if not change.model_fields_set:
         raise invalid(f"Nothing to change: give any of {', '.join(LimitsChange.model_fields)}.")
-    configured = services.config.limits
+    configured = services.policy.config.limits
 
     def apply(document: PolicyDocument) -> PolicyDocument:
         limits = document.limits if document.limits is not None else configured

@@ -1,0 +1,1 @@
+"""Files that are followed while a process runs."""
