@@ -13,6 +13,7 @@ from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
     AuthSettings,
+    AutoscaleSettings,
     GuardrailSettings,
     LoggingSettings,
     NatsSettings,
@@ -76,6 +77,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         limits=_limits(values),
         guardrails=_guardrails(values),
         policy=_policy(values),
+        autoscale=_autoscale(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
         audit=AuditSettings(
@@ -209,6 +211,19 @@ def _policy(values: Values) -> PolicySettings:
     return PolicySettings(
         store=None if store is None else store.expanduser().absolute(),
         passphrase=values.get(table.POLICY_PASSPHRASE),
+    )
+
+
+def _autoscale(values: Values) -> AutoscaleSettings:
+    fewest, most = values.get(table.AUTOSCALE_MIN), values.get(table.AUTOSCALE_MAX)
+    if fewest > most:
+        raise SettingsError(f"autoscale.min_workers is {fewest}, more than autoscale.max_workers, which is {most}")
+    return AutoscaleSettings(
+        target_queue_wait_s=values.get(table.AUTOSCALE_WAIT_S),
+        min_workers=fewest,
+        max_workers=most,
+        idle_to_zero_s=values.get(table.AUTOSCALE_IDLE_S),
+        stabilization_s=values.get(table.AUTOSCALE_STABILIZATION_S),
     )
 
 
