@@ -70,7 +70,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         autoscale=_autoscale(settings.autoscale),
         run_file=run_file(settings.data_dir),
         guardrails=_guardrails(settings),
-        policy=_policy_config(settings),
+        policy=policy_config(settings),
     )
 
 
@@ -100,7 +100,7 @@ def _guardrails(settings: Settings) -> GuardrailsPolicy:
     return policy
 
 
-def _policy_config(settings: Settings) -> PolicyConfig:
+def policy_config(settings: Settings) -> PolicyConfig:
     """A random key of this machine serves a broker of this machine only: edges elsewhere could not read it."""
     return PolicyConfig(
         passphrase=settings.policy.passphrase,

@@ -48,7 +48,6 @@ def test_to_nothing_after_an_idle_time_and_back_for_one_call() -> None:
     assert (fleet.desired, fleet.workers) == (1, 1)
     fleet.run(200)
     assert (fleet.desired, fleet.workers, fleet.history[-1].hint.reason) == (0, 0, Reason.IDLE)
-    # The simulation draws its next arrival when the last one came: there was none, so it is asked again.
     fleet.run(1500 - fleet.at + 60)
     assert fleet.desired >= 1
     fleet.run(120)
@@ -105,7 +104,8 @@ def test_any_steady_load_is_served_without_flapping(
     expected = right_number(rate, service_s, slots)
     fleet.run(1200)
     settled = [seen.hint.desired for seen in fleet.history if seen.at > 1800]
-    slack = 2 + math.ceil(0.7 * expected)
+    # Chance: what is in the system strays from its mean by its root, a few times over.
+    slack = 1 + math.ceil(6 * (math.sqrt(rate * service_s) + 1) / slots)
     assert expected - 1 <= min(settled) and max(settled) <= expected + slack, (expected, min(settled), max(settled))
     assert fleet.num_turns(since=600) <= 16
     waits = [seen.hint.facts.oldest_age_s for seen in fleet.history if seen.at > 1800]
