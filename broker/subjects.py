@@ -35,6 +35,7 @@ BUCKET_POLICY = "policy"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EDGES_WAITING = "inferflux.ctl.edge.waiting.*"
+EDGES_REFUSED = "inferflux.ctl.edge.refused.*"
 EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
@@ -186,6 +187,13 @@ def edge_waiting_subject(edge_id: str) -> str:
     if not is_valid_id(edge_id):
         raise ValueError(f"not a valid id: {edge_id!r}")
     return f"inferflux.ctl.edge.waiting.{edge_id}"
+
+
+def edge_refused_subject(edge_id: str) -> str:
+    """Where an edge says whom it refused for want of a worker. Raises ValueError on an id that is not valid."""
+    if not is_valid_id(edge_id):
+        raise ValueError(f"not a valid id: {edge_id!r}")
+    return f"inferflux.ctl.edge.refused.{edge_id}"
 
 
 def event_subject(request_id: str, event: str) -> str:

@@ -101,6 +101,17 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoscaleConfig:
+    """What is asked of a model's workers. `idle_to_zero_s` None: `min_workers` stay for ever."""
+
+    target_queue_wait_s: float = 5.0
+    min_workers: int = 1
+    max_workers: int = 64
+    idle_to_zero_s: float | None = None
+    stabilization_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeConfig:
     """Settings of one edge process. Times in seconds, sizes in bytes; port 0 takes a free one.
 
@@ -148,6 +159,7 @@ class EdgeConfig:
     high_priority_threshold: int = 5
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    autoscale: AutoscaleConfig = field(default_factory=AutoscaleConfig)
     run_file: Path | None = None
 
     @property

@@ -40,7 +40,9 @@ class EdgeMetrics:
             "queue_prompt_tokens", "Estimated prompt tokens of the requests that wait.", "model", "priority"
         )
         self._queue_age = self._gauge("queue_oldest_age_seconds", "Longest wait so far.", "model", "priority")
-        self._workers_desired = self._gauge("workers_desired", "Workers that would leave nothing waiting.", "model")
+        self._workers_desired = self._gauge(
+            "workers_desired", "Workers that a model should have; over edges take the highest.", "model"
+        )
         self.live_calls = self._gauge("live_calls", "Generation calls in this edge.")
         self._auth_failures = self._counter("auth_failures", "Refused credentials.", "reason")
         self._issuer_requests = self._counter("issuer_requests", "Questions to the issuer of tokens.", "outcome")
@@ -103,6 +105,10 @@ class EdgeMetrics:
 
     def workers_desired(self, model: str, number: int) -> None:
         self._workers_desired.labels(model).set(number)
+
+    def no_workers_desired(self, model: str) -> None:
+        """The model is known no longer."""
+        self._workers_desired.remove(model)
 
 
 class StreamMetrics:

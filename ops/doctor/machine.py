@@ -8,6 +8,8 @@ import sys
 from broker.errors import BrokerError
 from broker.server import find_binary
 from ops.doctor.check import Check
+from ops.doctor.device import check_device
+from ops.doctor.processor import check_processor
 from ops.serving.machine import LIBRARIES, BackendState, Machine
 from ops.serving.plan import DEFAULT_PACKAGE, DEFAULT_SOURCE
 from ops.serving.sources import is_package_installed, resolve
@@ -21,7 +23,8 @@ def check_machine(machine: Machine) -> list[Check]:
         _python(),
         _nats_server(),
         _compiler(),
-        Check("device", True, str(machine.device)),
+        check_processor(),
+        check_device(machine.device),
         *(_backend(name, distribution, machine.backends[name]) for name, distribution in LIBRARIES.items()),
         _model_package(),
     ]

@@ -1,10 +1,13 @@
 """Settings, data directory, disk, ports: where it would run."""
 
 import os
-import shutil
 from pathlib import Path
 
+from broker.connection import bare_url
+from ops.doctor.certificates import check_certificates
 from ops.doctor.check import Check
+from ops.doctor.disk import check_disk, nearest_existing
+from ops.doctor.resources import check_resources
 from ops.errors import CommandError
 from ops.hub.errors import NotHere
 from ops.loopback import DEV_KEY
@@ -15,16 +18,15 @@ from ops.settings.settings import Settings
 from ops.supervisor.ports import addresses, is_free
 from ops.supervisor.run_file import Running, read_run_file
 
-MIN_FREE_BYTES = 256 << 20
-
 
 def check_place(settings: Settings, machine: Machine) -> list[Check]:
     running = read_run_file(settings.data_dir)
     return [
         _keys(settings),
-        _models(settings, machine),
+        *_models(settings, machine),
+        *check_certificates(settings),
         _data_dir(settings.data_dir),
-        _disk(settings.data_dir),
+        *check_disk(settings.data_dir),
         _http_port(settings, running),
         _nats_port(settings, running),
     ]
@@ -45,17 +47,16 @@ def _keys(settings: Settings) -> Check:
     return Check("API keys", True, f"none configured: {DEV_KEY}, on loopback only")
 
 
-def _models(settings: Settings, machine: Machine) -> Check:
-    """What would be served, by which backend, and why."""
+def _models(settings: Settings, machine: Machine) -> list[Check]:
+    """What would be served, by which backend, and why; and whether there is room for it."""
     try:
         plan = plan_models(settings, machine, may_download=False)
     except NotHere as error:
-        return _not_here(settings, str(error))
+        return [_not_here(settings, str(error))]
     except CommandError as error:
-        return Check("models", False, str(error), "inferflux up --backend echo")
-    return Check(
-        "models", True, "; ".join(f"{model.settings.id} on {model.backend} ({model.reason})" for model in plan)
-    )
+        return [Check("models", False, str(error), "inferflux up --backend echo")]
+    shown = "; ".join(f"{model.settings.id} on {model.backend} ({model.reason})" for model in plan)
+    return [Check("models", True, shown), *check_resources(settings, machine, plan)]
 
 
 def _not_here(settings: Settings, reason: str) -> Check:
@@ -65,16 +66,10 @@ def _not_here(settings: Settings, reason: str) -> Check:
 
 
 def _data_dir(folder: Path) -> Check:
-    existing = _nearest_existing(folder)
+    existing = nearest_existing(folder)
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return Check("data directory", True, str(folder))
     return Check("data directory", False, f"{folder} cannot be written", "inferflux up --data-dir DIR")
-
-
-def _disk(folder: Path) -> Check:
-    free = shutil.disk_usage(_nearest_existing(folder)).free
-    detail = f"{free / 2**30:.1f} GiB free"
-    return Check("disk", free >= MIN_FREE_BYTES, detail, "" if free >= MIN_FREE_BYTES else f"free space on {folder}")
 
 
 def _http_port(settings: Settings, running: Running | None) -> Check:
@@ -90,13 +85,9 @@ def _http_port(settings: Settings, running: Running | None) -> Check:
 def _nats_port(settings: Settings, running: Running | None) -> Check:
     port = settings.nats.port
     if settings.nats.url is not None:
-        return Check("NATS", True, f"elsewhere: {settings.nats.url}")
+        return Check("NATS port", True, f"elsewhere: {bare_url(settings.nats.url)}")
     if is_free("127.0.0.1", port) or (running is not None and running.nats.url.endswith(f":{port}")):
         return Check(f"port {port}", True, "free, or used by our own nats-server")
     if settings.nats.is_port_given:
         return Check(f"port {port}", False, "taken by another program", f"inferflux up --nats-port {port + 1}")
     return Check(f"port {port}", True, "taken; the next free one will be used")
-
-
-def _nearest_existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -7,7 +7,7 @@ from ops.loopback import is_loopback
 from ops.serving.broker import is_broker_of_data_dir
 from ops.serving.keys import effective_keys, read_pepper
 from ops.settings.api_keys import ApiKey
-from ops.settings.settings import AuditSettings, Settings, TlsSettings
+from ops.settings.settings import AuditSettings, AutoscaleSettings, Settings, TlsSettings
 from ops.supervisor.run_file import run_file
 from ops.version import installed_version
 from producer.audit.log_file import AuditLog
@@ -15,6 +15,7 @@ from producer.config import (
     AuditConfig,
     AuditContent,
     AuditLevel,
+    AutoscaleConfig,
     EdgeConfig,
     KeySpec,
     MetricsConfig,
@@ -66,9 +67,20 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         high_priority_threshold=settings.runtime.high_priority_threshold,
         metrics=MetricsConfig(host=settings.metrics_host),
         audit=_audit(settings.audit),
+        autoscale=_autoscale(settings.autoscale),
         run_file=run_file(settings.data_dir),
         guardrails=_guardrails(settings),
-        policy=_policy_config(settings),
+        policy=policy_config(settings),
+    )
+
+
+def _autoscale(settings: AutoscaleSettings) -> AutoscaleConfig:
+    return AutoscaleConfig(
+        target_queue_wait_s=settings.target_queue_wait_s,
+        min_workers=settings.min_workers,
+        max_workers=settings.max_workers,
+        idle_to_zero_s=settings.idle_to_zero_s,
+        stabilization_s=settings.stabilization_s,
     )
 
 
@@ -88,7 +100,7 @@ def _guardrails(settings: Settings) -> GuardrailsPolicy:
     return policy
 
 
-def _policy_config(settings: Settings) -> PolicyConfig:
+def policy_config(settings: Settings) -> PolicyConfig:
     """A random key of this machine serves a broker of this machine only: edges elsewhere could not read it."""
     return PolicyConfig(
         passphrase=settings.policy.passphrase,

@@ -13,6 +13,7 @@ from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import (
     AuditSettings,
     AuthSettings,
+    AutoscaleSettings,
     GuardrailSettings,
     LoggingSettings,
     NatsSettings,
@@ -91,6 +92,7 @@ def load_all(environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
         guardrails=_guardrails(values),
         policy=_policy(values),
         registry=_registry(values),
+        autoscale=_autoscale(values),
         metrics_host=values.get(table.METRICS_HOST),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
         audit=AuditSettings(
@@ -237,6 +239,19 @@ def _registry(values: Values) -> RegistrySettings:
         path=None if path is None else path.expanduser().absolute(),
         poll_s=values.get(table.REGISTRY_POLL_MS) / 1000,
         allow_downloads=values.get(table.ALLOW_DOWNLOADS),
+    )
+
+
+def _autoscale(values: Values) -> AutoscaleSettings:
+    fewest, most = values.get(table.AUTOSCALE_MIN), values.get(table.AUTOSCALE_MAX)
+    if fewest > most:
+        raise SettingsError(f"autoscale.min_workers is {fewest}, more than autoscale.max_workers, which is {most}")
+    return AutoscaleSettings(
+        target_queue_wait_s=values.get(table.AUTOSCALE_WAIT_S),
+        min_workers=fewest,
+        max_workers=most,
+        idle_to_zero_s=values.get(table.AUTOSCALE_IDLE_S),
+        stabilization_s=values.get(table.AUTOSCALE_STABILIZATION_S),
     )
 
 

@@ -151,6 +151,17 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoscaleSettings:
+    """`idle_to_zero_s` None: never."""
+
+    target_queue_wait_s: float
+    min_workers: int
+    max_workers: int
+    idle_to_zero_s: float | None
+    stabilization_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything. `models` is empty when none is configured: what is served then depends on what is installed."""
 
@@ -166,6 +177,7 @@ class Settings:
     guardrails: GuardrailSettings
     policy: PolicySettings
     registry: RegistrySettings
+    autoscale: AutoscaleSettings
     metrics_host: str
     logging: LoggingSettings
     audit: AuditSettings

@@ -257,6 +257,19 @@ POLICY_MAX_STALE_S = Setting("policy.max_stale_s", seconds(1, 86400), 300.0,
     "How long an edge that cannot open the newest policy goes on by the one before; then it is not ready, and refuses "
     "every key with 503.")
 
+# Autoscaling
+AUTOSCALE_WAIT_S = Setting("autoscale.target_queue_wait_s", seconds(0.1, 3600), 5.0,
+    "How long a request may wait for a worker before the hint asks for more of them.")
+AUTOSCALE_MIN = Setting("autoscale.min_workers", integer(1, 10_000), 1,
+    "Fewest workers of a model that is in use.")
+AUTOSCALE_MAX = Setting("autoscale.max_workers", integer(1, 10_000), 64,
+    "Most workers of a model.")
+AUTOSCALE_IDLE_S = Setting("autoscale.idle_to_zero_s", optional(seconds(1, 30 * 86400)), None,
+    "After so long without a request a model should have no worker; the next call wakes one. Empty: never. With "
+    "`no_worker: queue` that call waits, else it is refused and counts all the same.")
+AUTOSCALE_STABILIZATION_S = Setting("autoscale.stabilization_s", seconds(0, 86400), 300.0,
+    "How long fewer workers must have been enough before the hint falls. It rises at once.")
+
 # Registry, metrics, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,
     "File (YAML or JSON) with `models` as here, followed while running; every edge needs the same one.",

@@ -8,7 +8,6 @@ import httpx2
 import structlog
 from prometheus_client.exposition import generate_latest
 
-from producer.edge.demand import workers_desired
 from producer.edge.retry_after import Line
 from producer.edge.services import Services
 from producer.edge.worker_families import merge_exposition
@@ -39,17 +38,12 @@ async def _refresh_queue(services: Services, timeout_s: float) -> None:
 
 
 async def _refresh_model(services: Services, card: ModelCard) -> None:
-    in_system = 0
     for priority in PriorityClass:
         depth = await services.queue.depth(card.id, priority)
         age_s = await services.queue.oldest_age_s(card.id, priority)
         tokens = services.waiting.tokens(Line(card.id, priority))
         services.metrics.queue(card.id, priority, depth.waiting, depth.running, tokens, age_s)
-        in_system += depth.waiting + depth.running
-    serving = services.models.serving(card.id)
-    slots = serving[0].slots if serving else 1
-    desired = workers_desired(in_system, services.demand.num_refused(card.id), slots)
-    services.metrics.workers_desired(card.id, desired)
+    await services.scaling.hint(card.id)
 
 
 async def scrape_workers(run_file: Path | None, timeout_s: float) -> dict[str, str]:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
+from broker.edge_refused import Refused, announce_refused, listen_for_refused
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
 from broker.journal import JournalHub
@@ -44,6 +45,7 @@ from producer.edge.rates import ServiceRates
 from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
 from producer.edge.retry_after import RetryAfter
+from producer.edge.scaling import Scaling
 from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.limits import WithinLimits
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
@@ -93,6 +95,7 @@ class Services:
     background: Background
     rates: ServiceRates
     demand: Demand
+    scaling: Scaling
     guardrails: Guardrails
     limits: Limits
     stages: Sequence[Stage]
@@ -114,14 +117,19 @@ class Services:
         async def announce(tokens: WaitingTokens) -> None:
             await announce_waiting(self.connection, self.config.edge_id, tokens)
 
+        async def announce_unserved(refused: Refused) -> None:
+            await announce_refused(self.connection, self.config.edge_id, refused)
+
         self.oidc.start()
         async with self.audit.running():
             listening = await listen_for_waiting(self.connection, self.waiting.heard)
+            unserved = await listen_for_refused(self.connection, self.demand.heard)
             tasks = [
                 asyncio.create_task(self.waiting.run(announce), name="waiting"),
                 asyncio.create_task(self.guardian.run(), name="guardian"),
                 asyncio.create_task(self.retention.run(), name="retention"),
                 asyncio.create_task(self.limiter.run(), name="limits"),
+                asyncio.create_task(self.scaling.run(announce_unserved), name="autoscaling hints"),
             ]
             try:
                 yield
@@ -130,6 +138,7 @@ class Services:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await listening.close()
+                await unserved.close()
                 self.key_watch.close()
                 await self.oidc.close()
                 await self.background.close(_CLOSE_S)
@@ -177,7 +186,7 @@ def _build(
     models.note_default()
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
-    metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
+    metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand(config.edge_id)
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
@@ -241,6 +250,7 @@ def _build(
         background=background,
         rates=rates,
         demand=demand,
+        scaling=Scaling(config.autoscale, models, queue, waiting, demand, metrics),
         guardrails=guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(

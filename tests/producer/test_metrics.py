@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from producer.edge.demand import Demand, workers_desired
+from producer.edge.demand import Demand
 from producer.edge.exposition import scrape_workers, worker_targets
 from producer.edge.worker_families import merge_exposition
 from producer.metrics import EdgeMetrics
@@ -145,7 +145,7 @@ async def test_a_scrape_shows_requests_queue_and_workers(
     assert samples["inferflux_queue_depth", model_priority] == 0
     assert samples["inferflux_queue_oldest_age_seconds", model_priority] == 0
     assert samples["inferflux_completion_tokens_total", (("model", "echo"), ("worker", "w1"))] == 9
-    assert samples["inferflux_workers_desired", (("model", "echo"),)] == 0
+    assert samples["inferflux_workers_desired", (("model", "echo"),)] == 1
     assert samples["inferflux_rate_limited_total", ()] == samples["inferflux_guardrail_blocks_total", ()] == 0
     assert set(samples) <= set(scraped)
 
@@ -169,14 +169,26 @@ async def test_a_waiting_queue_is_seen_with_its_age(broker: Broker) -> None:
 
 def test_demand_counts_the_last_minute() -> None:
     now = [0.0]
-    demand = Demand(lambda: now[0])
+    demand = Demand("e1", lambda: now[0])
     demand.note_refused("m")
     now[0] = 30
     demand.note_refused("m")
     assert (demand.num_refused("m"), demand.num_refused("other")) == (2, 0)
     now[0] = 61
     assert demand.num_refused("m") == 1
-    assert [workers_desired(in_system, 1, 4) for in_system in (0, 3, 4)] == [1, 1, 2]
+
+
+def test_demand_counts_what_other_edges_say_while_they_say_it() -> None:
+    now = [0.0]
+    demand = Demand("e1", lambda: now[0])
+    demand.note_refused("m")
+    demand.heard("e2", {"m": 3, "other": 1})
+    demand.heard("e1", {"m": 50})
+    assert (demand.num_refused("m"), demand.num_refused("other"), demand.own()) == (4, 1, {"m": 1})
+    now[0] = 16
+    assert demand.num_refused("m") == 1
+    now[0] = 61
+    assert (demand.num_refused("m"), demand.own()) == (0, {})
 
 
 def test_a_streams_gaps_are_means_over_what_came_at_once() -> None:

@@ -10,6 +10,7 @@ ENTRIES = {
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
     "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
     "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
+    "autoscale": Entry(f"{_COMMANDS}.admin_autoscale", "How many workers models should have, and why."),
     "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 
@@ -23,6 +24,7 @@ def command() -> None:
       inferctl admin api-keys revoke NAME
       inferctl admin policy show
       inferctl admin rate-limit --set 60
+      inferctl admin autoscale
       inferctl admin audit list
 
     What is changed here holds for all edges at once, and over restarts.

@@ -2,7 +2,7 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
-from producer.edge.routes.admin import api_keys, audit, guardrails, policy, rate_limit
+from producer.edge.routes.admin import api_keys, audit, autoscale, guardrails, policy, rate_limit
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/admin/api_keys/{id}/rotate", api_keys.rotate_api_key),
     Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
+    Route("GET", "/v1/admin/autoscale", autoscale.show_autoscale),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
     Route("GET", "/v1/admin/policy", policy.show_policy),

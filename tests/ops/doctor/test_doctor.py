@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ops.cli.commands.doctor import command
-from ops.doctor import machine, place
+from ops.doctor import broker, disk, machine, place
 from ops.doctor.check import Check
 from ops.serving.machine import BackendState, Machine
 from ops.settings.loader import load
@@ -89,10 +89,24 @@ def test_it_says_what_would_serve_each_model_and_why(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(place, "MIN_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr(disk, "MIN_FREE_BYTES", 1 << 62)
     checks = place.check_place(load({}, {"--data-dir": str(tmp_path)}), made_up_machine())
-    disk = next(check for check in checks if check.name == "disk")
-    assert not disk.is_ok
+    free = next(check for check in checks if check.name == "disk")
+    assert not free.is_ok
+
+
+def test_no_secret_is_printed(tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("key-of-somebody", "the pepper", "the passphrase", "the nats password")
+    monkeypatch.setenv("INFERFLUX_API_KEYS", secrets[0])
+    monkeypatch.setenv("INFERFLUX_KEY_PEPPER", secrets[1])
+    monkeypatch.setenv("INFERFLUX_POLICY_PASSPHRASE", secrets[2])
+    monkeypatch.setattr(broker, "_TIMEOUT_S", 0.3)
+    url = f"nats://edge:the%20nats%20password@127.0.0.1:{free_port}"
+    options = ["--data-dir", str(tmp_path), "--nats-url", url, "--backend", "echo", "--port", str(free_port)]
+    for form in ([], ["--json"]):
+        result = CliRunner().invoke(command, [*options, *form], standalone_mode=False)
+        assert result.return_value == 1 and "no NATS at nats://127.0.0.1" in result.output
+        assert not [secret for secret in (*secrets, "the%20nats%20password") if secret in result.output]
 
 
 def test_the_text_form_shows_the_fix() -> None:

@@ -1,0 +1,79 @@
+"""Hints of two real edges on a real broker."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from producer.config import AutoscaleConfig
+from tests.conftest import Broker
+from tests.producer.conftest import ADMIN_KEY, CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
+from tests.producer.scripted_worker import Run, echo
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.nats
+
+AUTOSCALE = AutoscaleConfig(idle_to_zero_s=3600, stabilization_s=3600)
+
+
+async def look(edge: Edge, query: str = "") -> Any:
+    answer = await edge.client.get(f"/v1/admin/autoscale{query}", headers={"authorization": f"Bearer {ADMIN_KEY}"})
+    return answer.json()
+
+
+async def hint(edge: Edge) -> Any:
+    return (await look(edge))["data"][0]
+
+
+async def gauge(edge: Edge) -> float:
+    text = (await edge.client.get(edge.address.metrics_url)).text
+    line = next(line for line in text.splitlines() if line.startswith('inferflux_workers_desired{model="echo"}'))
+    return float(line.rpartition(" ")[2])
+
+
+async def test_edges_say_the_same_of_refused_and_of_waiting_calls(broker: Broker) -> None:
+    await put_model(broker)
+    one_config, gate = replace(CONFIG, autoscale=AUTOSCALE), asyncio.Event()
+
+    async def held(run: Run) -> None:
+        await gate.wait()
+        await echo(run)
+
+    async with running_edge(broker, one_config) as one, running_edge(broker, replace(one_config, edge_id="e2")) as two:
+        asleep = await hint(one)
+        assert (asleep["desired"], asleep["current"], asleep["reason"]) == (0, 0, "idle")
+        assert await gauge(two) == 0
+        assert (await one.post(chat())).json()["error"]["code"] == "no_worker"
+        assert (await hint(one))["desired"] == 1
+
+        async def is_told() -> bool:
+            return bool((await hint(two))["inputs"]["refused_per_minute"])
+
+        await until(is_told)
+        woken = await hint(two)
+        assert (woken["desired"], woken["reason"], woken["inputs"]["slots_per_worker"]) == (1, "refused", None)
+        assert await gauge(two) == 1
+        async with running_worker(broker.worker, held, slots=2):
+            await until_served(one)
+            await until_served(two)
+            calls = [asyncio.create_task(edge.post(chat(timeout=300))) for edge in (one, two) for _ in range(12)]
+
+            async def is_queued() -> bool:
+                queue = (await hint(two))["inputs"]["queue"]["normal"]
+                return bool(queue["running"] == 2 and queue["waiting"] == 22)
+
+            await until(is_queued)
+            seen = [await hint(edge) for edge in (one, two)]
+            for each in seen:
+                assert (each["current"], each["inputs"]["slots_per_worker"]) == (1, 2)
+                assert each["inputs"]["waiting_tokens"] > 0
+                assert each["desired"] > 1 and each["reason"] in ("backlog", "arrivals", "age", "stabilizing")
+            assert await gauge(one) > 1
+            only = (await look(one, "?model=echo"))["data"]
+            assert [each["model"] for each in only] == ["echo"]
+            assert (await look(one, "?model=absent"))["error"]["code"] == "model_not_found"
+            assert (await look(one, "?models=echo"))["error"]["code"] == "unknown_parameter"
+            gate.set()
+            assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
+            assert (await hint(one))["desired"] > 1
