@@ -130,6 +130,15 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """`endpoint` None: nothing is traced."""
+
+    endpoint: str | None
+    sample_ratio: float
+    service_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     level: str
     content: str
@@ -152,5 +161,6 @@ class Settings:
     guardrails: GuardrailSettings
     policy: PolicySettings
     metrics_host: str
+    tracing: TracingSettings
     logging: LoggingSettings
     audit: AuditSettings

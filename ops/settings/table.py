@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings import api_keys, limits, model_list, oidc
-from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
-from ops.settings.number_kinds import integer, seconds, size_bytes
+from ops.settings.kinds import boolean, choice, http_url, listing, nats_url, optional, origin, path, text
+from ops.settings.number_kinds import fraction, integer, seconds, size_bytes
 from ops.settings.setting import Setting
 from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
 
@@ -250,13 +250,20 @@ POLICY_PASSPHRASE = Setting("", optional(text("a text")), None,
     "`<data-dir>/policy.key`; with an external NATS it is needed for the first change.",
     None, "INFERFLUX_POLICY_PASSPHRASE", secret=True)
 
-# Registry, metrics, logs
+# Registry, metrics, traces, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,
     "File whose list of models is followed while running.", None, "INFERFLUX_REGISTRY_PATH", available=False)
 REGISTRY_POLL_MS = Setting("registry.poll_interval_ms", optional(integer(1)), None,
     "How often it is looked at where the system does not tell.", available=False)
 METRICS_HOST = Setting("metrics.host", text("a host name or address"), "127.0.0.1",
     "Where the scrape ports listen (edge 9191, workers from 9101); they ask for no key.")
+TRACING_ENDPOINT = Setting("tracing.endpoint", optional(http_url()), None,
+    "Base URL of an OpenTelemetry collector (OTLP over HTTP), such as `http://localhost:4318`; without it nothing is "
+    "traced. Needs the extra `otel`.", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+TRACING_SAMPLE_RATIO = Setting("tracing.sample_ratio", fraction(), 1.0,
+    "Share of the traces that begin here which is recorded, 0 to 1; a caller's `traceparent` decides on its own.")
+TRACING_SERVICE_NAME = Setting("tracing.service_name", text("a name"), "inferflux",
+    "Name of this service in traces; edges and workers differ in `service.instance.id`.", None, "OTEL_SERVICE_NAME")
 LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error"), "info",
     "Least important lines that are logged.", None, "INFERFLUX_LOG_LEVEL")
 LOG_FORMAT = Setting("logging.format", choice("console", "json"), "console",

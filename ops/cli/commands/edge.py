@@ -37,6 +37,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     from ops.serving.ids import process_id
     from ops.serving.open_files import raise_open_files
     from ops.settings.loader import load
+    from ops.telemetry.tracing import open_tracer, require_packages
     from producer.edge.listening import PortTaken
     from producer.edge.serve import run_edge
     from producer.edge.tls import TlsUnusable
@@ -45,6 +46,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     settings = load(os.environ, given_flags(params))
     own_id = process_id("edge", edge_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
+    require_packages(settings.tracing)
     broker = broker_config(settings, Role.EDGE, f"inferflux-{own_id}")
     config = edge_config(settings, own_id)
 
@@ -55,7 +57,8 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
 
     raise_open_files()
     try:
-        run(run_edge(config, broker, on_ready=on_ready))
+        with open_tracer(settings.tracing, own_id) as tracer:
+            run(run_edge(config, broker, on_ready=on_ready, tracer=tracer))
     except (BrokerError, PolicyError, PortTaken, TlsUnusable, OSError) as error:
         raise CannotStart(str(error)) from None
     return 0

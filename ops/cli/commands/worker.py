@@ -45,6 +45,7 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
     from ops.serving.ids import process_id
     from ops.serving.plan import plan_models, refuse_mixture
     from ops.settings.loader import load
+    from ops.telemetry.tracing import open_tracer, require_packages
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
     from workers.worker import WorkerFailed, run_worker
@@ -52,6 +53,7 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
     settings = load(os.environ, given_flags(params))
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
+    require_packages(settings.tracing)
     plan = plan_models(settings, only=only)
     refuse_mixture(plan)
     config = WorkerConfig(
@@ -68,7 +70,8 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
 
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
-        run(run_worker(config, broker, on_ready=on_ready))
+        with open_tracer(settings.tracing, own_id) as tracer:
+            run(run_worker(config, broker, on_ready=on_ready, tracer=tracer))
     except (BrokerError, RunnerError) as error:
         raise CannotStart(str(error)) from None
     except WorkerFailed as error:
