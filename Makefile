@@ -9,7 +9,7 @@ SETUP := ops/setup/setup.sh
 # Tests mostly wait, so there are more processes than a small machine has processors.
 PYTEST := $(BIN)/pytest -n 4
 DATA_DIR := $(or $(INFERFLUX_DATA_DIR),.inferflux)
-ALL_PARTS := dev llama torch mlx
+ALL_PARTS := dev llama torch mlx otel
 PARTS ?= $(ALL_PARTS)
 # echo needs neither compiler nor weights; what was installed before stays, and is used
 UP_PARTS := $(if $(filter echo,$(BACKEND)),,$(or $(filter torch mlx,$(BACKEND)),llama))
@@ -17,7 +17,7 @@ UP_PARTS := $(if $(filter echo,$(BACKEND)),,$(or $(filter torch mlx,$(BACKEND)),
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
 
-setup: ## Create .venv and install everything, or PARTS="llama", "torch", "mlx", "dev", with the default model
+setup: ## Create .venv and install everything, or PARTS="llama", "torch", "mlx", "otel", "dev", with the default model
 	@$(SETUP) $(PARTS)
 
 up: ## Serve on this machine; BACKEND=torch or mlx installs that, BACKEND=echo needs no compiler and no model
@@ -33,7 +33,7 @@ test-all: ## Run the tests with full counts
 	@exec env INFERFLUX_TEST_COUNTS=full $(PYTEST) $(ARGS)
 
 check: ## Format, lint, types, import directions
-	@$(SETUP) dev torch mlx # whose types are checked, too
+	@$(SETUP) dev torch mlx otel # whose types are checked, too
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

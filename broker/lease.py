@@ -26,6 +26,7 @@ class Lease:
 
     Whether this worker still owns the request is not known here but by its Claim: renew and settle only after a
     conditional write of the claim was accepted. `delay_s`: given back, and delivered again only after this long.
+    `stored_ns`: when it came into the queue, Unix time by the broker's clock.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Lease:
         delivery = parse_delivery(ack_subject)
         self.stream_seq = delivery.stream_seq
         self.num_delivered = delivery.num_delivered
+        self.stored_ns = delivery.stored_ns
         self.delivered_at = time.monotonic()
         self.delay_s = 0.0
         self._renewed_at = self.delivered_at

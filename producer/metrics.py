@@ -1,9 +1,12 @@
 """Metrics of the edge. Labels are bounded: models are those that are known, codes those of the error table."""
 
+from collections.abc import Container
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from schemas.errors import ErrorCode
 from schemas.requests import Endpoint, PriorityClass
+from schemas.tracing import Outcome
 
 OK = "ok"
 FAILED = "failed"
@@ -54,6 +57,11 @@ class EdgeMetrics:
             self.config_reloads.labels(result)
         self.manifest_ok = self._gauge("manifest_ok", "Whether the manifest of models is used as it is: 1, else 0.")
         self.manifest_errors = self._counter("manifest_errors", "Changes of the manifest that could not be used.")
+        self.broker_up = self._gauge("broker_up", "1 while the broker is reachable and journals are followed, else 0.")
+        self._workers = self._gauge("workers", "Live workers that take requests.", "model")
+        self._trace_spans = self._counter("trace_spans", "Spans by what became of them.", "outcome")
+        for end in Outcome:
+            self._trace_spans.labels(end.value)
         self.audit_lost = self._counter("audit_lost", "Audit events that could not be recorded.")
         for outcome in (OK, FAILED):
             self._issuer_requests.labels(outcome)
@@ -72,9 +80,9 @@ class EdgeMetrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"inferflux_{name}_seconds", text, labels, buckets=buckets, registry=self.registry)
 
-    def ended(self, endpoint: Endpoint, model: str, code: str, duration_s: float) -> None:
+    def ended(self, endpoint: Endpoint, model: str, code: str, duration_s: float, trace_id: str | None = None) -> None:
         self._requests.labels(str(endpoint), model, code).inc()
-        self._duration.labels(str(endpoint), model).observe(duration_s)
+        self._duration.labels(str(endpoint), model).observe(duration_s, _exemplar(trace_id))
 
     def refused(self, endpoint: Endpoint, model: str, code: ErrorCode) -> None:
         self._requests.labels(str(endpoint), model, str(code)).inc()
@@ -89,8 +97,8 @@ class EdgeMetrics:
     def started(self, model: str, priority: PriorityClass, wait_s: float) -> None:
         self._queue_wait.labels(model, str(priority)).observe(wait_s)
 
-    def first_token(self, model: str, priority: PriorityClass, wait_s: float) -> None:
-        self._first_token.labels(model, str(priority)).observe(wait_s)
+    def first_token(self, model: str, priority: PriorityClass, wait_s: float, trace_id: str | None = None) -> None:
+        self._first_token.labels(model, str(priority)).observe(wait_s, _exemplar(trace_id))
 
     def for_stream(self, model: str) -> "StreamMetrics":
         return StreamMetrics(self._stream_tokens.labels(model), self._inter_token.labels(model))
@@ -103,12 +111,28 @@ class EdgeMetrics:
         self._queue_tokens.labels(model, str(priority)).set(tokens)
         self._queue_age.labels(model, str(priority)).set(oldest_age_s)
 
+    def workers(self, model: str, number: int) -> None:
+        self._workers.labels(model).set(number)
+
+    def keep_models(self, models: Container[str]) -> None:
+        """Forget the fleet's state of models that are no longer known: it would stand still."""
+        for gauge in (self._queue_depth, self._queue_tokens, self._queue_age, self._workers, self._workers_desired):
+            for gone in {labels for labels in list(gauge._metrics) if labels[0] not in models}:
+                gauge.remove(*gone)
+
+    def count_spans(self, outcome: Outcome, number: int) -> None:
+        self._trace_spans.labels(outcome.value).inc(number)
+
     def workers_desired(self, model: str, number: int) -> None:
         self._workers_desired.labels(model).set(number)
 
     def no_workers_desired(self, model: str) -> None:
         """The model is known no longer."""
         self._workers_desired.remove(model)
+
+
+def _exemplar(trace_id: str | None) -> dict[str, str] | None:
+    return None if trace_id is None else {"trace_id": trace_id}
 
 
 class StreamMetrics:

@@ -33,6 +33,7 @@ class Fold:
         "claims_without_progress",
         "fingerprint",
         "gap",
+        "num_claims",
         "pieces",
         "reached",
         "run",
@@ -54,6 +55,7 @@ class Fold:
         self.gap = False
         self.reached = 0
         self.claims_without_progress = 0
+        self.num_claims = 0
 
     @property
     def length(self) -> int:
@@ -98,6 +100,7 @@ class Fold:
                     self.fingerprint = event.fingerprint
                 self.gap = False
                 self.claims_without_progress += 1
+                self.num_claims += 1
             case Released():
                 if event.run == self.run:
                     self.run = None

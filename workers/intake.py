@@ -13,6 +13,7 @@ from broker.backlog import unsettled
 from broker.claims import Claim, ClaimOutcome
 from broker.connection import Connection
 from broker.errors import BlobMissing, BrokerError, StreamFull
+from broker.headers import REQUEST_ID
 from broker.lease import Lease
 from broker.pull import PullLoop
 from broker.transitions import Transitions
@@ -20,6 +21,7 @@ from schemas.codec import CodecError
 from schemas.control import ServedModel
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass
+from schemas.tracing import NO_TRACER, Tracer
 from workers.config import WorkerConfig, WorkerModel
 from workers.engine.config import EngineConfig
 from workers.engine.engine import Engine
@@ -54,6 +56,7 @@ class Intake:
         model: WorkerModel,
         metrics: WorkerMetrics,
         probation: Probation,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.model_id = model.spec.model_id
         self._connection = connection
@@ -62,6 +65,7 @@ class Intake:
         self._model = model
         self._metrics = metrics
         self._probation = probation
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(
             create_runner(model.backend),
@@ -70,6 +74,7 @@ class Intake:
             self._emitted,
             on_step=metrics.step_observer(self.model_id),
         )
+        metrics.for_model(self.model_id)
         self._totals = EngineTotals(metrics, self.model_id)
         self._opened: Opened | None = None
         self._sessions: dict[str, Session] = {}
@@ -236,6 +241,9 @@ class Intake:
         self._metrics.kv_pages.labels(self.model_id, "used").set(stats.kv_used_tokens)
         self._metrics.kv_pages.labels(self.model_id, "reserved").set(stats.kv_reserved_tokens)
         self._metrics.kv_pages.labels(self.model_id, "cached").set(stats.kv_cached_tokens)
+        free = stats.kv_budget_tokens - stats.kv_reserved_tokens - stats.kv_cached_tokens
+        self._metrics.kv_pages.labels(self.model_id, "free").set(max(0, free))
+        self._metrics.broker_up.set(self._connection.is_connected)
 
     def _take(self, lease: Lease) -> None:
         self._num_reading += 1
@@ -262,18 +270,20 @@ class Intake:
             return
         if self._is_draining:  # it was being read when the drain began
             await lease.nak()
+            session.trace.end("released")
             return
         self._sessions[session.run_id] = session
         try:
             await session.run()
         except StreamFull as error:
-            log.warning("no room to claim a request: %s", error, extra={"request": session.request.request_id})
+            log.warning("no room to claim a request: %s", error, extra={"request_id": session.request.request_id})
             await lease.nak(NO_ROOM_DELAY_S)
         except BrokerError as error:
             # The lease is left alone: unless somebody else claims the request, it is delivered again.
-            log.warning("gave up on a request: %s", error, extra={"request": session.request.request_id})
+            log.warning("gave up on a request: %s", error, extra={"request_id": session.request.request_id})
         finally:
             session.leave()
+            session.trace.end("abandoned")
             del self._sessions[session.run_id]
             if self._pull is not None:
                 self._pull.wake()
@@ -287,7 +297,9 @@ class Intake:
         except BlobMissing as error:
             # The broker had it whole and has lost it. Sent again, it comes with its body.
             refusal = ServingError(ErrorCode.INTERNAL, f"the request's body is lost: {error}", retryable=True)
-        log.error("refused what came on %s: %s", lease.subject, refusal)
+        log.error(
+            "refused what came on %s: %s", lease.subject, refusal, extra={"request_id": lease.headers.get(REQUEST_ID)}
+        )
         await self._refuse(lease, refusal)
         return None
 
@@ -314,6 +326,7 @@ class Intake:
             fingerprint=self._opened.facts.fingerprint,
             on_dead_letter=lambda reason: self._metrics.dead_letters.labels(self.model_id, reason).inc(),
             probation=self._probation,
+            tracer=self._tracer,
         )
 
     def _emitted(self, emissions: list[Emission]) -> None:

@@ -7,12 +7,16 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from schemas.tracing import Outcome
 from workers.engine.stats import EngineStats
 
 FIRST_PORT = 9101
 PORTS_TRIED = 100
 SLOT_STATES = ("busy", "free", "waiting")
 KV_STATES = ("used", "reserved", "cached")
+OFFLOAD_TIERS = ("host", "nvme")
+OFFLOAD_DIRECTIONS = ("out", "in")
+_BROKER_UP = "1 while the broker is reachable and journals are followed, else 0."
 
 
 class WorkerMetrics:
@@ -39,7 +43,7 @@ class WorkerMetrics:
         self.worker_slots = Gauge("inferflux_worker_slots", "Sequences", ["model", "state"], registry=self.registry)
         self.kv_pages = Gauge(
             "inferflux_kv_pages",
-            "KV in tokens: used by running sequences, reserved for them, cached of ended ones",
+            "KV in tokens: used by running sequences, reserved for them (the used ones included), cached, free",
             ["model", "state"],
             registry=self.registry,
         )
@@ -59,6 +63,47 @@ class WorkerMetrics:
         self.dead_letters = Counter(
             "inferflux_dlq_total", "Requests given up, by reason", ["model", "reason"], registry=self.registry
         )
+
+        self.broker_up = Gauge("inferflux_broker_up", _BROKER_UP, registry=self.registry)
+        self._trace_spans = Counter(
+            "inferflux_trace_spans_total", "Spans by what became of them.", ["outcome"], registry=self.registry
+        )
+        for outcome in Outcome:
+            self._trace_spans.labels(outcome.value)
+        self.spec_chunks = self._counter("spec_chunks", "Runs of tokens that a draft proposed")
+        self.spec_chunks_accepted = self._counter("spec_chunks_accepted", "Of these, what the model took over")
+        self.spec_tokens_reused = self._counter("spec_tokens_reused", "Drafted tokens that became part of an answer")
+        self.kv_offload_pages = self._offload("kv_offload_pages", "KV moved between tiers, in tokens")
+        self.kv_offload_bytes = self._offload("kv_offload_bytes", "KV moved between tiers, in bytes")
+
+    def for_model(self, model: str) -> None:
+        """Show at 0 what has not happened yet, so that its first time is an increase."""
+        for counter in (
+            self.preemptions,
+            self.yields,
+            self.resumes,
+            self.prefix_hits,
+            self.prefix_misses,
+            self.prefix_matched_tokens,
+            self.redeliveries,
+            self.spec_chunks,
+            self.spec_chunks_accepted,
+            self.spec_tokens_reused,
+        ):
+            counter.labels(model)
+        self.dead_letters.labels(model, "poisoned")
+        for tier in OFFLOAD_TIERS:
+            for direction in OFFLOAD_DIRECTIONS:
+                self.kv_offload_pages.labels(model, tier, direction)
+                self.kv_offload_bytes.labels(model, tier, direction)
+
+    def count_spans(self, outcome: Outcome, number: int) -> None:
+        """What became of spans; from any thread."""
+        self._trace_spans.labels(outcome.value).inc(number)
+
+    def _offload(self, name: str, help_text: str) -> Counter:
+        labels = ["model", "tier", "direction"]
+        return Counter(f"inferflux_{name}_total", help_text, labels, registry=self.registry)
 
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(f"inferflux_{name}_total", help_text, ["model"], registry=self.registry)

@@ -26,6 +26,7 @@ from broker.transitions import Transitions
 from schemas.errors import ErrorCode, ServingError
 from schemas.fold import Fold
 from schemas.requests import GenerateRequest
+from schemas.tracing import Tracer
 from workers.engine.engine import Engine
 from workers.engine.messages import (
     Completed,
@@ -37,6 +38,7 @@ from workers.engine.messages import (
     Tokens,
 )
 from workers.probation import Probation
+from workers.request_trace import RequestTrace
 
 log = logging.getLogger("inferflux.worker")
 
@@ -62,6 +64,7 @@ class SessionContext:
     fingerprint: str
     on_dead_letter: Callable[[str], None]
     probation: Probation
+    tracer: Tracer
 
 
 class Session:
@@ -84,6 +87,7 @@ class Session:
             worker_id=context.worker_id,
             fingerprint=context.fingerprint,
         )
+        self.trace = RequestTrace(context.tracer, request, lease, context.worker_id)
         self._job = f"{self.run_id}.0"
         self._is_claimed = False
         self._is_cancelled = False
@@ -141,6 +145,7 @@ class Session:
         """Pass on what the engine produced; late words of a start that was thrown away are dropped."""
         if self._is_over.is_set() or emission.request_id != self._job:
             return
+        self.trace.emitted(emission)
         if isinstance(emission, Completed | Errored):
             self.occupies_slot = False
         if self._may_publish and self._lease.is_overdue:
@@ -220,8 +225,9 @@ class Session:
             return False
         self.leave()
         self._is_over.set()
+        self.trace.end("deferred")
         await self._lease.nak(None if self._is_leaving else SUSPECT_DELAY_S)
-        log.debug("deferred", extra={"request": self.request.request_id})
+        log.debug("deferred", extra={"request_id": self.request.request_id})
         return True
 
     def _is_kept_out(self, outcome: ClaimOutcome, fold: Fold) -> bool:
@@ -234,6 +240,7 @@ class Session:
             self._context.probation.leave(self.run_id)
 
     def _submit(self, resume: Resume | None) -> None:
+        self.trace.submitted()
         self._context.engine.submit(
             EngineRequest(
                 request_id=self._job,
@@ -249,6 +256,7 @@ class Session:
     async def _begin(self) -> None:
         self._is_claimed = True
         self._saved_at = time.monotonic()
+        self.trace.claimed(self._claim.fold.num_claims + 1)
         await self._note("started", resumed=self._claim.confirmed)
         if self._is_leaving:
             return
@@ -353,7 +361,7 @@ class Session:
         try:
             is_ours = await self._claim.checkpoint()
         except BrokerError as error:
-            log.warning("checkpoint failed: %s", error, extra={"request": self.request.request_id})
+            log.warning("checkpoint failed: %s", error, extra={"request_id": self.request.request_id})
             return True
         finally:
             self._is_saving = False
@@ -383,7 +391,7 @@ class Session:
             await work
         except BrokerError as error:
             # Unsettled, the delivery comes again, and whoever claims it continues or finds the end in the journal.
-            log.warning("not settled: %s", error, extra={"request": self.request.request_id})
+            log.warning("not settled: %s", error, extra={"request_id": self.request.request_id})
             await self._over("abandoned", tokens=len(self._claim.token_ids))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -397,11 +405,12 @@ class Session:
             return
         self.leave()
         self._is_over.set()
+        self.trace.end(event)
         await self._note(event, **numbers)
 
     async def _note(self, event: str, **numbers: str | int) -> None:
         elapsed_s = round(time.monotonic() - self._delivered_at, 3)
-        log.info(event, extra={"request": self.request.request_id, "elapsed_s": elapsed_s, **numbers})
+        log.info(event, extra={"request_id": self.request.request_id, "elapsed_s": elapsed_s, **numbers})
         model = self.request.model
         await self._context.transitions.note(
             self.request.request_id, event, model=model, elapsed_s=elapsed_s, **numbers

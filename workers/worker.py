@@ -14,6 +14,7 @@ from broker.registry import Presence
 from broker.transitions import Transitions
 from broker.worker_control import serve_control, subscribe_cancels
 from schemas.control import WorkerAdvert
+from schemas.tracing import NO_TRACER, Tracer
 from workers.config import WorkerConfig, WorkerModel, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
@@ -30,7 +31,13 @@ class WorkerFailed(Exception):
     """The worker cannot serve any longer; the text says why. It has given its work back as far as it could."""
 
 
-async def run_worker(config: WorkerConfig, broker: BrokerConfig, *, on_ready: Callable[[WorkerReady], None]) -> None:
+async def run_worker(
+    config: WorkerConfig,
+    broker: BrokerConfig,
+    *,
+    on_ready: Callable[[WorkerReady], None],
+    tracer: Tracer = NO_TRACER,
+) -> None:
     """Serve until SIGTERM or SIGINT, then hand unfinished work back and return. A second signal ends the process.
     SIGUSR1: finish what was taken, then return.
 
@@ -39,16 +46,18 @@ async def run_worker(config: WorkerConfig, broker: BrokerConfig, *, on_ready: Ca
     """
     connection = await Connection.open(broker)
     try:
-        await _Worker(config, connection).run(on_ready)
+        await _Worker(config, connection, tracer).run(on_ready)
     finally:
         await connection.close()
 
 
 class _Worker:
-    def __init__(self, config: WorkerConfig, connection: Connection) -> None:
+    def __init__(self, config: WorkerConfig, connection: Connection, tracer: Tracer) -> None:
         self._config = config
         self._connection = connection
+        self._tracer = tracer
         self._metrics = WorkerMetrics()
+        tracer.report_to(self._metrics.count_spans)
         self._transitions = Transitions(connection, config.worker_id)
         self._probation = Probation()
         self._reconciler = Reconciler(connection, config, self._metrics, self._make_intake, self._changed)
@@ -87,7 +96,9 @@ class _Worker:
             raise RunnerError("; ".join(failed.values()))
 
     def _make_intake(self, model: WorkerModel) -> Intake:
-        return Intake(self._connection, self._transitions, self._config, model, self._metrics, self._probation)
+        return Intake(
+            self._connection, self._transitions, self._config, model, self._metrics, self._probation, self._tracer
+        )
 
     def _model_ids(self) -> list[str]:
         return [served.id for served in self._reconciler.served]

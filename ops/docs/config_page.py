@@ -30,7 +30,7 @@ TITLES = {
     "runtime": "Runtime",
     "auth": "Keys",
     "guardrails": "Guardrails and policy",
-    "registry": "Registry, metrics, logs",
+    "registry": "Registry, metrics, traces, logs",
     "": "Processes",
 }
 # Sections without a title of their own stand under the one before; so do rows without a key.

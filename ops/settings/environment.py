@@ -16,6 +16,8 @@ _SERVICE_LINK = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT(_.*)?|_PORT_[0-9]+_.
 _BY_VARIABLE: dict[str, Setting[object]] = {
     variable: row for row in TABLE if "<id>" not in row.key for variable in row.variables
 }
+# Names that other programs know, too; empty is as good as not there.
+_STANDARD = frozenset(name for name in _BY_VARIABLE if not name.startswith(PREFIX))
 _SECRET_FILES = {f"{variable}_FILE": row for variable, row in _BY_VARIABLE.items() if row.secret}
 
 
@@ -37,7 +39,10 @@ class Environment:
 
 
 def scan(environ: Mapping[str, str]) -> Environment:
-    """Read all variables that start with INFERFLUX_. Raises SettingsError naming an unknown or contradicting one."""
+    """Read all variables that start with INFERFLUX_, and the standard ones that are settings.
+
+    Raises SettingsError naming an unknown or contradicting one.
+    """
     found = Environment()
     for name in _ours(environ):
         if name in _BY_VARIABLE:
@@ -58,6 +63,8 @@ def id_token(model_id: str) -> str:
 
 def _ours(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
+        if name in _STANDARD and environ[name]:
+            yield name
         if not name.startswith(PREFIX) or name.startswith(_OF_OTHERS) or _is_service_link(name, environ[name]):
             continue
         yield name

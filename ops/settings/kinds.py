@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 _ORIGIN = re.compile(r"https?://[^/?#@\s,]+", re.IGNORECASE)
@@ -116,6 +117,21 @@ def nats_url() -> Kind[str]:
         return url
 
     return Kind("URL", "a URL such as nats://host:4222, or several with commas between them", read)
+
+
+def http_url() -> Kind[str]:
+    def read(value: Any) -> str:
+        url = _read_text(value).strip()
+        try:
+            parts = urlsplit(url)
+            is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            is_one = False
+        if not is_one or any(char.isspace() for char in url):
+            raise BadValue
+        return url
+
+    return Kind("URL", "an http:// or https:// URL", read)
 
 
 def origin() -> Kind[str]:

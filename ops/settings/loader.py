@@ -23,6 +23,7 @@ from ops.settings.settings import (
     ServerSettings,
     Settings,
     TlsSettings,
+    TracingSettings,
 )
 from ops.settings.yaml_file import ConfigFile
 from schemas.policy import LimitSet, LimitsPolicy
@@ -94,6 +95,11 @@ def load_all(environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
         registry=_registry(values),
         autoscale=_autoscale(values),
         metrics_host=values.get(table.METRICS_HOST),
+        tracing=TracingSettings(
+            values.get(table.TRACING_ENDPOINT),
+            values.get(table.TRACING_SAMPLE_RATIO),
+            values.get(table.TRACING_SERVICE_NAME),
+        ),
         logging=LoggingSettings(values.get(table.LOG_LEVEL), values.get(table.LOG_FORMAT)),
         audit=AuditSettings(
             values.get(table.AUDIT_LEVEL), values.get(table.AUDIT_CONTENT), values.get(table.AUDIT_LOG)

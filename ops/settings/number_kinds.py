@@ -24,6 +24,13 @@ def seconds(minimum: float, maximum: float) -> Kind[float]:
     return Kind("seconds", f"a number of seconds{_range_text(minimum, maximum)}", read, lambda value: f"{value:g}")
 
 
+def fraction() -> Kind[float]:
+    def read(value: Any) -> float:
+        return _in_range(_read_float(value), 0.0, 1.0)
+
+    return Kind("number", "a number from 0 to 1", read, lambda value: f"{value:g}")
+
+
 def size_bytes(minimum: int, maximum: int) -> Kind[int]:
     """A number of bytes, or one with the suffix KiB, MiB or GiB."""
     units = {"kib": 2**10, "mib": 2**20, "gib": 2**30}

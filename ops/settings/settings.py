@@ -144,6 +144,15 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """`endpoint` None: nothing is traced."""
+
+    endpoint: str | None
+    sample_ratio: float
+    service_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     level: str
     content: str
@@ -179,5 +188,6 @@ class Settings:
     registry: RegistrySettings
     autoscale: AutoscaleSettings
     metrics_host: str
+    tracing: TracingSettings
     logging: LoggingSettings
     audit: AuditSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.settings import api_keys, limits, model_list, oidc
-from ops.settings.kinds import boolean, choice, listing, nats_url, optional, origin, path, text
-from ops.settings.number_kinds import integer, seconds, size_bytes
+from ops.settings.kinds import boolean, choice, http_url, listing, nats_url, optional, origin, path, text
+from ops.settings.number_kinds import fraction, integer, seconds, size_bytes
 from ops.settings.setting import Setting
 from schemas.oidc_rules import ALGORITHMS, DEFAULT_ALGORITHMS, MAX_LEEWAY_S, TOKEN_TYPES
 
@@ -270,7 +270,7 @@ AUTOSCALE_IDLE_S = Setting("autoscale.idle_to_zero_s", optional(seconds(1, 30 * 
 AUTOSCALE_STABILIZATION_S = Setting("autoscale.stabilization_s", seconds(0, 86400), 300.0,
     "How long fewer workers must have been enough before the hint falls. It rises at once.")
 
-# Registry, metrics, logs
+# Registry, metrics, traces, logs
 REGISTRY_PATH = Setting("registry.path", optional(path()), None,
     "File (YAML or JSON) with `models` as here, followed while running; every edge needs the same one.",
     None, "INFERFLUX_REGISTRY_PATH")
@@ -281,6 +281,13 @@ ALLOW_DOWNLOADS = Setting("registry.allow_downloads", boolean(), True,
     "false those serve that are in `<data-dir>/models` already.")
 METRICS_HOST = Setting("metrics.host", text("a host name or address"), "127.0.0.1",
     "Where the scrape ports listen (edge 9191, workers from 9101); they ask for no key.")
+TRACING_ENDPOINT = Setting("tracing.endpoint", optional(http_url()), None,
+    "Base URL of an OpenTelemetry collector (OTLP over HTTP), such as `http://localhost:4318`; without it nothing is "
+    "traced. Needs the extra `otel`.", None, "OTEL_EXPORTER_OTLP_ENDPOINT")
+TRACING_SAMPLE_RATIO = Setting("tracing.sample_ratio", fraction(), 1.0,
+    "Share of the traces that begin here which is recorded, 0 to 1; a caller's `traceparent` decides on its own.")
+TRACING_SERVICE_NAME = Setting("tracing.service_name", text("a name"), "inferflux",
+    "Name of this service in traces; edges and workers differ in `service.instance.id`.", None, "OTEL_SERVICE_NAME")
 LOG_LEVEL = Setting("logging.level", choice("debug", "info", "warning", "error"), "info",
     "Least important lines that are logged.", None, "INFERFLUX_LOG_LEVEL")
 LOG_FORMAT = Setting("logging.format", choice("console", "json"), "console",

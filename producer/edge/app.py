@@ -37,7 +37,7 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
     )
     # A slash at the end is taken off beforehand; nothing is ever redirected.
     app.router.redirect_slashes = False
-    app.user_middleware = [Middleware(Entry, cors=Cors(config.cors_origins), router=app.router)]
+    app.user_middleware = [Middleware(Entry, cors=Cors(config.cors_origins), router=app.router, tracer=services.tracer)]
     app.state.services = services
     app.state.openapi = openapi_document(ROUTES, config.version)
     return app

@@ -13,6 +13,7 @@ from schemas.errors import ServingError
 from schemas.events import Cancelled, Failed, Progress, Started
 from schemas.fold import Fold
 from schemas.requests import Identity, PriorityClass
+from schemas.tracing import NO_SPAN, Span
 
 
 class View(Protocol):
@@ -108,7 +109,7 @@ class Call:
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
     here for a reader who may come back. `prompt_facts` are what the audit says of the prompt. `key_digest` is of
     the API key that it was made with, if any; `is_revoked`: that holds no longer. `bill` settles what the call has
-    taken from its limits, None once it did.
+    taken from its limits, None once it did. `span` is that of the HTTP call which brought it.
     """
 
     header: Header
@@ -139,6 +140,7 @@ class Call:
     labels: dict[str, str] = field(default_factory=dict)
     prompt_facts: dict[str, str | int] = field(default_factory=dict)
     bill: Callable[[], None] | None = None
+    span: Span = NO_SPAN
 
     @property
     def request_id(self) -> str:

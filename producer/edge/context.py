@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from producer.edge.ids import mint_request_id
 from schemas.requests import Identity
+from schemas.tracing import NO_SPAN, Span
 
 _KEY = "inferflux.context"
 
@@ -27,6 +28,7 @@ class Context:
     identity: Identity | None = None
     key_digest: bytes | None = field(default=None, repr=False)
     limits: dict[str, str] = field(default_factory=dict)
+    span: Span = NO_SPAN
 
     def become(self, identity: Identity) -> None:
         """From now on it is known who asks, and the id is theirs."""

@@ -1,6 +1,5 @@
 """Request headers that steer how a call is served."""
 
-import re
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -14,7 +13,6 @@ REQUEST_TIMEOUT = "X-Request-Timeout"
 ON_DISCONNECT = "X-InferFlux-On-Disconnect"
 QUEUE_UPDATES = "X-InferFlux-Queue-Updates"
 JOURNAL = "X-InferFlux-Journal"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,6 @@ class Directives:
     on_disconnect: OnDisconnect
     queue_updates: bool
     idempotency_key: str | None
-    traceparent: str | None
     journaled: bool
 
 
@@ -37,7 +34,6 @@ def read_directives(headers: Headers, max_timeout_s: float) -> Directives:
         ),
         queue_updates=read_queue_updates(headers),
         idempotency_key=idempotency_key,
-        traceparent=_traceparent(headers),
         journaled=_switch(headers, JOURNAL, default=True),
     )
 
@@ -52,12 +48,6 @@ def _timeout(headers: Headers, max_timeout_s: float) -> float | None:
         raise invalid(f"{REQUEST_TIMEOUT} must be a number of seconds.", REQUEST_TIMEOUT) from None
     check_timeout(timeout_s, max_timeout_s, REQUEST_TIMEOUT)
     return timeout_s
-
-
-def _traceparent(headers: Headers) -> str | None:
-    """The W3C header; what is not one starts a new trace, as the standard says."""
-    text = headers.get("traceparent", "").strip()
-    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def read_on_disconnect(headers: Headers, default: OnDisconnect) -> OnDisconnect:

@@ -11,7 +11,9 @@ from producer.edge.context import Context, put_context
 from producer.edge.cors import Cors
 from producer.edge.errors import error_response
 from producer.edge.ids import mint_request_id, sanitise_client_id
+from producer.edge.spans import HttpSpan
 from schemas.errors import ErrorCode, ServingError
+from schemas.tracing import NO_TRACER, Tracer
 
 _log = structlog.stdlib.get_logger("inferflux.edge.entry")
 
@@ -19,10 +21,11 @@ _log = structlog.stdlib.get_logger("inferflux.edge.entry")
 class Entry:
     """ASGI middleware around the router."""
 
-    def __init__(self, app: ASGIApp, cors: Cors, router: Router) -> None:
+    def __init__(self, app: ASGIApp, cors: Cors, router: Router, tracer: Tracer = NO_TRACER) -> None:
         self._app = app
         self._cors = cors
         self._router = router
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,11 +33,13 @@ class Entry:
             return
         context = self._open(scope)
         has_begun = False
+        call = HttpSpan(self._tracer, scope, context)
 
         async def send_stamped(message: Message) -> None:
             nonlocal has_begun
             if not has_begun:
                 has_begun = True
+                call.begins(message["status"])
                 message["headers"] = [*message.get("headers", ()), *self._stamps(context)]
             await send(message)
 
@@ -49,9 +54,12 @@ class Entry:
             await error_response(left)(scope, receive, send_stamped)
         except Exception as error:
             _log.error("unhandled failure", request_id=context.request_id, exc_info=error)
+            call.failed(error)
             if has_begun:
                 raise
             await error_response(_internal())(scope, receive, send_stamped)
+        finally:
+            call.end()
 
     def _open(self, scope: Scope) -> Context:
         headers = Headers(scope=scope)

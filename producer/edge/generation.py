@@ -27,6 +27,7 @@ from producer.edge.translate import Limits
 from producer.metrics import UNKNOWN_MODEL
 from schemas.errors import ServingError
 from schemas.requests import Endpoint
+from schemas.tracing import Span, SpanKind
 
 _log = structlog.stdlib.get_logger("inferflux.edge")
 
@@ -119,7 +120,7 @@ async def _join(request: Request, services: Services, asked: Asked) -> Call | No
         if has_to_begin(found):
             # The edge that admitted it is dead, and what it changed in the plan is known nowhere.
             plan = await services.guardrails.check(identity_of(request), found.model, asked.plan)
-            await submit_what_is_not_begun(found, plan, services.queue)
+            await submit_what_is_not_begun(found, plan, services.queue, context_of(request).span.traceparent)
     except BaseException:
         services.lifecycle.detach(found, left=False)
         raise
@@ -138,17 +139,29 @@ async def _submit(request: Request, services: Services, asked: Asked) -> Call:
 
 
 async def _admit_and_submit(request: Request, services: Services, asked: Asked, admission: Admission) -> Call:
-    await admit(admission, services.stages)
+    await _admit(services, admission, context_of(request).span)
     order = Order(
         request_id=context_of(request).request_id,
         timeout_s=_timeout_s(asked, services.config.request_timeout_s),
         on_disconnect=asked.directives.on_disconnect,
         body_hash=asked.body_hash,
         idempotency_key=asked.directives.idempotency_key,
-        traceparent=asked.directives.traceparent,
+        span=context_of(request).span,
         journaled=asked.directives.journaled,
     )
     return await services.submitter.submit(admission, order)
+
+
+async def _admit(services: Services, admission: Admission, call: Span) -> None:
+    span = services.tracer.start("admission", SpanKind.INTERNAL, parent=call.traceparent)
+    try:
+        await admit(admission, services.stages)
+    except ServingError as error:
+        # A refusal is what admission is for.
+        span.set("inferflux.refusal", str(error.code))
+        raise
+    finally:
+        span.end()
 
 
 def _timeout_s(asked: Asked, default_s: float) -> float:

@@ -8,8 +8,9 @@ from producer.auth.api_keys import presented_key
 from producer.auth.rbac import require_scope
 from producer.edge.audited import note_denied_access
 from producer.edge.context import context_of
-from producer.edge.operation import Handler, Route
+from producer.edge.operation import Route
 from producer.edge.services import Services
+from producer.edge.spans import name_route
 from schemas.errors import ServingError
 from schemas.requests import Identity
 
@@ -25,13 +26,16 @@ def to_starlette(routes: tuple[Route, ...]) -> list[StarletteRoute]:
     made = []
     for route in routes:
         paths = {route.path, route.path.removeprefix("/v1")}
-        endpoint = _guarded(route.handler)
+        endpoint = _guarded(route)
         made += [StarletteRoute(path, endpoint, methods=[route.method]) for path in sorted(paths, reverse=True)]
     return made
 
 
-def _guarded(handler: Handler):  # type: ignore[no-untyped-def]
+def _guarded(route: Route):  # type: ignore[no-untyped-def]
+    handler = route.handler
+
     async def endpoint(request: Request) -> Response:
+        name_route(context_of(request).span, route)
         scopes = handler.operation.scopes
         if scopes:
             services = services_of(request)

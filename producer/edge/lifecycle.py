@@ -17,6 +17,7 @@ from producer.edge.errors import NOT_SUBMITTED, error_of
 from producer.edge.kept import KeptAnswers
 from producer.edge.rates import ServiceRates
 from producer.edge.retention import Retention
+from producer.edge.spans import note_answer, note_run
 from producer.metrics import OK, EdgeMetrics
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Cancelled, Failed, Finished
@@ -149,6 +150,7 @@ class Lifecycle:
 
     def note_starts(self, call: Call) -> None:
         for part in call.parts:
+            note_run(call, part)
             if part.note_start() and not call.is_followed and part.started is not None and part.started_at is not None:
                 waited = part.started_at - call.accepted_at
                 self._metrics.started(call.model, call.priority, waited)
@@ -165,7 +167,8 @@ class Lifecycle:
         if call.is_followed:
             return
         waited = call.first_token_at - call.accepted_at
-        self._metrics.first_token(call.model, call.priority, waited)
+        self._metrics.first_token(call.model, call.priority, waited, call.span.trace_id)
+        call.span.event("first_token")
         self._note(call, "first_token", waited_s=round(waited, 3))
 
     def settle(self, call: Call) -> None:
@@ -215,7 +218,8 @@ class Lifecycle:
         if call.failure is not None and code == OK:
             code = str(call.failure.code)
         duration = time.monotonic() - call.accepted_at
-        self._metrics.ended(call.header.endpoint, call.model, code, duration)
+        self._metrics.ended(call.header.endpoint, call.model, code, duration, call.span.trace_id)
+        note_answer(call, code)
         note_ended_call(self._audit, call, code, num_tokens, duration)
         self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
 

@@ -14,7 +14,7 @@ def has_to_begin(call: Call) -> bool:
     return call.is_followed and any(_has_to_begin(part) for part in call.parts)
 
 
-async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue) -> None:
+async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue, traceparent: str | None) -> None:
     """Queue the parts of another edge's call that no worker has ever claimed. `plan` is that of the same body.
 
     They carry the message id of the first submission, so one that is queued already stays alone; a second copy would
@@ -29,6 +29,7 @@ async def submit_what_is_not_begun(call: Call, plan: Plan, queue: WorkQueue) -> 
         created=call.header.created,
         deadline_ms=int(deadline_s * 1000),
         identity=call.identity,
+        traceparent=traceparent,
     )
     for part, request in zip(call.parts, requests, strict=True):
         if _has_to_begin(part):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import structlog
 import uvicorn
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,6 +32,7 @@ from producer.edge.services import Services, open_services
 from producer.edge.tls import FollowingTls
 from producer.edge.tls_door import door_to
 from schemas.errors import ServingError
+from schemas.tracing import NO_TRACER, Tracer
 
 _log = structlog.stdlib.get_logger("inferflux.edge.serve")
 
@@ -68,6 +68,7 @@ async def run_edge(
     filters: Sequence[FilterFactory] = (),
     reloading: Reloading | None = None,
     beside: Sequence[Beside] = (),
+    tracer: Tracer = NO_TRACER,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: streams may finish until the deadline, and are told after it.
 
@@ -83,7 +84,7 @@ async def run_edge(
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_close_all, sockets)
         async with (
-            open_services(config, broker_config, extra_stages=extra_stages, filters=filters) as services,
+            open_services(config, broker_config, extra_stages=extra_stages, filters=filters, tracer=tracer) as services,
             _scrape_port(services) as metrics_url,
         ):
             server = _make_server(
@@ -262,7 +263,7 @@ async def _scrape_port(services: Services) -> AsyncIterator[str]:
     sockets = (listen_nearby if config.port_moves else listen)(config.host, config.port)
 
     async def metrics(request: Request) -> Response:
-        return Response(await exposition(services), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return await exposition(services, request.headers.get("accept", ""))
 
     async def ready(request: Request) -> Response:
         return await health.readyz.handle(request)

@@ -62,6 +62,7 @@ from producer.policy.callers import require_callers
 from producer.policy.live import LivePolicy
 from producer.policy.lockout import Lockout
 from producer.policy.store import PolicyStore
+from schemas.tracing import NO_TRACER, Tracer
 
 _CLOSE_S = 5.0
 
@@ -101,6 +102,7 @@ class Services:
     stages: Sequence[Stage]
     limiter: Limiter
     filters: Sequence[FilterFactory] = ()
+    tracer: Tracer = NO_TRACER
 
     @property
     def is_reachable(self) -> bool:
@@ -152,6 +154,7 @@ async def open_services(
     *,
     extra_stages: Sequence[Stage] = (),
     filters: Sequence[FilterFactory] = (),
+    tracer: Tracer = NO_TRACER,
 ) -> AsyncIterator[Services]:
     """Connect to the broker and build the rest. Raises BrokerUnavailable, BrokerUnsuitable, PolicyError.
 
@@ -166,7 +169,7 @@ async def open_services(
         hub = JournalHub(connection, config.edge_id)
         await hub.start()
         stack.push_async_callback(hub.close)
-        services = _build(config, connection, registry, hub, extra_stages, filters)
+        services = _build(config, connection, registry, hub, extra_stages, filters, tracer)
         stack.push_async_callback(services.policy_store.close)
         stack.push_async_callback(services.guardrails.close)
         await services.policy_store.start()
@@ -181,12 +184,14 @@ def _build(
     hub: JournalHub,
     extra_stages: Sequence[Stage],
     filters: Sequence[FilterFactory],
+    tracer: Tracer,
 ) -> Services:
     models = Models(registry)
     models.note_default()
     registry.on_change(models.note_default)
     queue = WorkQueue(connection)
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand(config.edge_id)
+    tracer.report_to(metrics.count_spans)
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
@@ -242,7 +247,9 @@ def _build(
         ),
         waiting=waiting,
         lifecycle=lifecycle,
-        submitter=Submitter(config.edge_id, hub, queue, calls, lifecycle, joining.is_first, retry_after, background),
+        submitter=Submitter(
+            config.edge_id, hub, queue, calls, lifecycle, joining.is_first, retry_after, background, tracer
+        ),
         joining=joining,
         resuming=Resuming(finding, lifecycle, config.resume_window_s),
         guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, strays, background),
@@ -268,4 +275,5 @@ def _build(
         limiter=limiter,
         # The last one: it sees what the client would.
         filters=(*filters, guardrails.make_filter),
+        tracer=tracer,
     )

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -11,6 +11,7 @@ import structlog
 from broker.errors import BrokerError
 from broker.journal import JournalHub
 from broker.journal_view import JournalView
+from broker.subjects import request_subject
 from broker.work_queue import WorkQueue
 from producer.edge.admission import Admission
 from producer.edge.background import Background
@@ -26,20 +27,21 @@ from producer.limits.charge import Charge
 from schemas.errors import ErrorCode, ServingError
 from schemas.events import Accepted, Cancelled
 from schemas.requests import Endpoint, GenerateRequest
+from schemas.tracing import Span, SpanKind, Tracer
 
 _log = structlog.stdlib.get_logger("inferflux.edge.submitter")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the submitter needs besides the admitted plan."""
+    """What the submitter needs besides the admitted plan. `span` is the call's own."""
 
     request_id: str
     timeout_s: float
     on_disconnect: OnDisconnect
     body_hash: str
     idempotency_key: str | None
-    traceparent: str | None
+    span: Span
     journaled: bool
 
 
@@ -56,6 +58,7 @@ class Submitter:
         is_first: Callable[[str], Awaitable[bool]],
         retry_after: RetryAfter,
         background: Background,
+        tracer: Tracer,
     ) -> None:
         self._edge_id = edge_id
         self._hub = hub
@@ -65,6 +68,7 @@ class Submitter:
         self._is_first = is_first
         self._retry_after = retry_after
         self._background = background
+        self._tracer = tracer
 
     async def submit(self, admission: Admission, order: Order) -> Call:
         """Publish the plan, the caller attached as reader. Raises ServingError or Superseded; then nothing stays."""
@@ -92,7 +96,6 @@ class Submitter:
             created=created,
             deadline_ms=int((time.time() + order.timeout_s) * 1000),
             identity=admission.identity,
-            traceparent=order.traceparent,
             journaled=order.journaled,
         )
         views = [self._hub.open(request.request_id, journaled=order.journaled) for request in requests]
@@ -128,6 +131,7 @@ class Submitter:
             num_readers=1,
             labels=plan.labels,
             is_journaled=order.journaled,
+            span=order.span,
         )
 
     async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest], charge: Charge | None) -> None:
@@ -140,12 +144,38 @@ class Submitter:
                 await charge.decided()
             part.is_sent = True
             try:
-                part.seq = await self._queue.submit(request)
+                part.seq = await self._send(request, order.span.traceparent)
             except ServingError as error:
                 part.is_sent = error.code is not ErrorCode.QUEUE_FULL
                 if error.code is ErrorCode.QUEUE_FULL and error.retry_after_s is None:
                     error.retry_after_s = self._retry_after.seconds(Line(call.model, call.priority))
                 raise
+
+    async def _send(self, request: GenerateRequest, parent: str | None) -> int:
+        """Under a span of its own, to which the worker's belong. Raises ServingError."""
+        span = self._tracer.start(
+            "publish inferflux.req",
+            SpanKind.PRODUCER,
+            parent=parent,
+            attributes={
+                "messaging.system": "nats",
+                "messaging.operation.name": "publish",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": request_subject(request.model, request.priority),
+                "messaging.message.id": request.request_id,
+                "inferflux.request_id": request.request_id,
+            },
+        )
+        try:
+            seq = await self._queue.submit(replace(request, traceparent=span.traceparent))
+        except ServingError as error:
+            span.end(error=str(error.code))
+            raise
+        except BaseException as error:
+            span.end(error=type(error).__name__)
+            raise
+        span.end()
+        return seq
 
     def _abandon(self, call: Call, error: BaseException) -> None:
         """Take back what was published, and what may have been: an unknown outcome is ended in the journal."""

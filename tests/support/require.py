@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 import pytest
 
 VARIABLE = "INFERFLUX_TEST_REQUIRE"
-NAMES = ("nats", "llama", "torch", "mlx", "node", "chromium")
+NAMES = ("nats", "llama", "torch", "mlx", "otel", "node", "chromium", "promtool")
 # Packages that are installed together with what is asked for, and tested against it.
 TOGETHER = {"torch": ("safetensors", "tokenizers", "transformers", "gguf")}
 NEVER = re.compile(r"\b(docker|gpu|cuda|rocm|metal|processor)\b", re.IGNORECASE)

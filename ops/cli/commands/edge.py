@@ -39,6 +39,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     from ops.serving.edge import edge_config
     from ops.serving.ids import process_id
     from ops.serving.open_files import raise_open_files
+    from ops.telemetry.tracing import open_tracer, require_packages
     from producer.edge.listening import PortTaken
     from producer.edge.serve import run_edge
     from producer.edge.tls import TlsUnusable
@@ -48,6 +49,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     settings = sources.settings
     own_id = process_id("edge", edge_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
+    require_packages(settings.tracing)
     broker = broker_config(settings, Role.EDGE, f"inferflux-{own_id}")
     config = edge_config(settings, own_id)
 
@@ -58,7 +60,9 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
 
     raise_open_files()
     try:
-        run(run_edge(config, broker, on_ready=on_ready, reloading=reloading_of(sources, own_id)))
+        with open_tracer(settings.tracing, own_id) as tracer:
+            reloading = reloading_of(sources, own_id)
+            run(run_edge(config, broker, on_ready=on_ready, reloading=reloading, tracer=tracer))
     except (BrokerError, PolicyError, PortTaken, TlsUnusable, OSError) as error:
         raise CannotStart(str(error)) from None
     return 0

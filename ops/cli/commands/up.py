@@ -40,10 +40,12 @@ def command(**params: Any) -> int:
     from ops.serving.plan import plan_models
     from ops.settings.loader import load
     from ops.supervisor.up import Up
+    from ops.telemetry.tracing import require_packages
 
     flags = given_flags(params)
     settings = load(os.environ, flags)
     configure(level=settings.logging.level, form=settings.logging.format, process="up")
+    require_packages(settings.tracing)
     if not settings.no_edge:
         require_keys(settings)  # refuses before anything is started
     plan = plan_models(settings)

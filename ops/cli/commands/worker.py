@@ -68,6 +68,7 @@ def command(
     from ops.serving.sources import hub_of
     from ops.serving.worker_models import CardPlanner, worker_model
     from ops.settings.loader import load
+    from ops.telemetry.tracing import open_tracer, require_packages
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
     from workers.worker import WorkerFailed, run_worker
@@ -75,6 +76,7 @@ def command(
     settings = load(os.environ, given_flags(params))
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
+    require_packages(settings.tracing)
     has_own = bool(only) or (bool(settings.models) and not card)
     plan = plan_models(settings, only=only) if has_own else ()
     refuse_mixture(plan)
@@ -99,7 +101,8 @@ def command(
 
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
-        run(run_worker(config, broker, on_ready=on_ready))
+        with open_tracer(settings.tracing, own_id) as tracer:
+            run(run_worker(config, broker, on_ready=on_ready, tracer=tracer))
     except (BrokerError, RunnerError) as error:
         raise CannotStart(str(error)) from None
     except WorkerFailed as error:

@@ -1,6 +1,5 @@
 """GET /metrics"""
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,4 +11,4 @@ from producer.edge.operation import operation
 
 @operation(summary="Metrics of this edge and its workers", scope=Scope.READ, returns="text/plain")
 async def metrics(request: Request) -> Response:
-    return Response(await exposition(services_of(request)), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return await exposition(services_of(request), request.headers.get("accept", ""))

@@ -1,0 +1,1 @@
+"""OpenTelemetry behind the tracer of `schemas.tracing`."""
