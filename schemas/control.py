@@ -47,7 +47,10 @@ class ServedModel(BaseModel):
 
 
 class WorkerAdvert(BaseModel):
-    """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s)."""
+    """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s).
+
+    A cordoned one takes no new work and stays; one that drains leaves when it has done what it has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,3 +61,9 @@ class WorkerAdvert(BaseModel):
     models: tuple[ServedModel, ...]
     free_slots: int
     draining: bool = False
+    cordoned: bool = False
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new requests can go to it."""
+        return not (self.draining or self.cordoned)

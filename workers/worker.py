@@ -17,6 +17,7 @@ from schemas.control import ServedModel, WorkerAdvert
 from workers.config import WorkerConfig, WorkerModel, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
+from workers.orders import Orders
 from workers.probation import Probation
 from workers.registration import Registration
 from workers.runners.base import RunnerError
@@ -55,6 +56,12 @@ class _Worker:
         self._leave = asyncio.Event()
         self._is_draining = False
         self._presence = Presence(connection, self._advert)
+        self._orders = Orders(
+            self._intakes,
+            is_supervised=config.is_supervised,
+            leave=self._leave.set,
+            announce=self._presence.announce,
+        )
         self._registration: Registration | None = None
 
     async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
@@ -96,7 +103,9 @@ class _Worker:
         self._served += (served,)
 
     async def _announce(self) -> None:
-        await serve_control(self._connection, self._config.worker_id, self._asked_to_drain, self._in_hand)
+        await serve_control(
+            self._connection, self._config.worker_id, self._asked_to_drain, self._in_hand, self._orders.obey
+        )
         await subscribe_cancels(self._connection, self._cancel)
         self._connection.on_reconnect(self._reconnected)
         for intake in self._intakes:
@@ -120,6 +129,8 @@ class _Worker:
                 if (trouble := intake.trouble) is not None:
                     log.error("out of service: %s", trouble, extra={"worker": self._config.worker_id})
                     return trouble
+            if self._orders.has_finished:
+                return None
         return None
 
     async def _drain(self, trouble: str | None) -> None:
@@ -138,7 +149,8 @@ class _Worker:
             version=version("inferflux"),
             models=self._served,
             free_slots=sum(intake.credit for intake in self._intakes),
-            draining=self._is_draining,
+            draining=self._is_draining or self._orders.is_finishing,
+            cordoned=self._orders.is_cordoned,
         )
 
     async def _asked_to_drain(self) -> None:

@@ -70,7 +70,7 @@ class Models:
                 "slots": served.slots,
             }
             for worker in self._registry.workers.values()
-            if not worker.draining
+            if worker.takes_work
             for served in worker.models
             if served.id == card.id
         ]

@@ -61,6 +61,7 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
         stuck_step_s=settings.runtime.stuck_step_s,
         fairness=_fairness_config(settings.runtime),
         kv=_kv_config(settings.runtime),
+        is_supervised=ready_file is not None,
     )
 
     def on_ready(ready: "WorkerReady") -> None:

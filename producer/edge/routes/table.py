@@ -2,7 +2,8 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
-from producer.edge.routes.admin import api_keys, audit, guardrails, policy, rate_limit
+from producer.edge.routes.admin import api_keys, audit, cache, guardrails, policy, queues, rate_limit, workers
+from producer.edge.routes.admin import requests as admin_requests
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -20,6 +21,10 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/admin/api_keys/{id}/rotate", api_keys.rotate_api_key),
     Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
+    Route("GET", "/v1/admin/cache", cache.show_cache),
+    Route("DELETE", "/v1/admin/cache", cache.clear_cache),
+    Route("POST", "/v1/admin/cache/clear", cache.clear_cache),
+    Route("POST", "/v1/admin/cache/warm", cache.warm_cache),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
     Route("GET", "/v1/admin/policy", policy.show_policy),
@@ -32,6 +37,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/admin/rate_limit", rate_limit.show_rate_limit),
     Route("PUT", "/v1/admin/rate_limit", rate_limit.set_rate_limit),
     Route("GET", "/v1/admin/rate_limit/use", rate_limit.show_use),
+    Route("GET", "/v1/admin/queues", queues.list_queues),
+    Route("GET", "/v1/admin/requests", admin_requests.list_requests),
+    Route("GET", "/v1/admin/requests/{id}", admin_requests.show_request),
+    Route("DELETE", "/v1/admin/requests/{id}", admin_requests.cancel_anybodys_request),
+    Route("GET", "/v1/admin/workers", workers.list_workers),
+    Route("GET", "/v1/admin/workers/{id}", workers.show_worker),
+    Route("POST", "/v1/admin/workers/{id}/drain", workers.drain_worker),
+    Route("POST", "/v1/admin/workers/{id}/cordon", workers.cordon_worker),
+    Route("POST", "/v1/admin/workers/{id}/uncordon", workers.uncordon_worker),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),
