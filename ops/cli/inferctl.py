@@ -12,7 +12,7 @@ ENTRIES = {
     "completion": Entry(f"{_COMMANDS}.completion", "Complete a text."),
     "chat": Entry(f"{_COMMANDS}.chat", "Ask a model, once or in a conversation."),
     "models": Entry(f"{_COMMANDS}.models", "List the models."),
-    "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits."),
+    "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits, workers, requests."),
     "login": Entry(f"{_COMMANDS}.login", "Log in at the issuer that the server trusts."),
     "logout": Entry(f"{_COMMANDS}.logout", "Forget that login."),
     "bus": Entry(f"{_COMMANDS}.bus", "Look at the broker."),

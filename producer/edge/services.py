@@ -193,6 +193,7 @@ def _build(
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand()
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    policy.on_change(models.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     guardrails = Guardrails(metrics, background, audit)
     policy.on_change(guardrails.learn)

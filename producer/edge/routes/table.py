@@ -2,7 +2,18 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
-from producer.edge.routes.admin import api_keys, audit, cache, guardrails, policy, queues, rate_limit, workers
+from producer.edge.routes.admin import (
+    api_keys,
+    audit,
+    cache,
+    guardrails,
+    oidc,
+    policy,
+    queues,
+    rate_limit,
+    routing,
+    workers,
+)
 from producer.edge.routes.admin import requests as admin_requests
 
 ROUTES: tuple[Route, ...] = (
@@ -27,6 +38,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/admin/cache/warm", cache.warm_cache),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
+    Route("GET", "/v1/admin/oidc", oidc.show_oidc),
+    Route("PUT", "/v1/admin/oidc", oidc.put_oidc),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/v1/admin/policy/versions", policy.list_policy_versions),
     Route("POST", "/v1/admin/policy/rollback", policy.roll_back_policy),
@@ -41,6 +54,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/admin/requests", admin_requests.list_requests),
     Route("GET", "/v1/admin/requests/{id}", admin_requests.show_request),
     Route("DELETE", "/v1/admin/requests/{id}", admin_requests.cancel_anybodys_request),
+    Route("GET", "/v1/admin/routing", routing.show_routing),
+    Route("PUT", "/v1/admin/routing", routing.put_routing),
     Route("GET", "/v1/admin/workers", workers.list_workers),
     Route("GET", "/v1/admin/workers/{id}", workers.show_worker),
     Route("POST", "/v1/admin/workers/{id}/drain", workers.drain_worker),
