@@ -62,7 +62,7 @@ async def serve_control(
 
     `on_drain` starts the draining and returns. `in_hand` tells of everything that was delivered to this process before
     it was called. While this subscription lasts the worker counts as alive. Orders go to `obey`, each in a task of its
-    own, so that one that takes long keeps nobody waiting; without it they are not answered.
+    own, so that one that takes long keeps nobody waiting; without it they are refused.
     """
     obeying: set[asyncio.Task[None]] = set()
 
@@ -79,7 +79,7 @@ async def serve_control(
         return None
 
     async def on_message(message: Msg) -> None:
-        if obey is not None and message.reply and message.data.startswith(_ORDER):
+        if message.reply and message.data.startswith(_ORDER):
             task = asyncio.create_task(_answer_order(connection, message, obey), name="order")
             obeying.add(task)
             task.add_done_callback(obeying.discard)
@@ -93,8 +93,10 @@ async def serve_control(
     return Listening(await connection.subscribe(worker_control_subject(worker_id), on_message))
 
 
-async def _answer_order(connection: Connection, message: Msg, obey: Obey) -> None:
+async def _answer_order(connection: Connection, message: Msg, obey: Obey | None) -> None:
     try:
+        if obey is None:
+            raise ServingError(ErrorCode.WORKER_UNAVAILABLE, "the worker takes no orders")
         answer = encode_answer(await obey(decode_order(message.data)))
     except NotAnOrder as error:
         answer = encode_refusal(ServingError(ErrorCode.INVALID_PARAMETER, f"the worker does not know this: {error}"))

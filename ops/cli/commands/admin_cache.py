@@ -1,5 +1,6 @@
 """`inferctl admin cache`."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -56,7 +57,7 @@ def command(
 
 
 def _prompt(text: str, chat: bool) -> dict[str, Any]:
-    prompt = click.get_text_stream("stdin").read() if text == "-" else text
+    prompt = sys.stdin.read() if text == "-" else text
     return {"messages": [{"role": "system", "content": prompt}]} if chat else {"text": prompt}
 
 

@@ -33,7 +33,6 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
     Route("GET", "/v1/admin/cache", cache.show_cache),
-    Route("DELETE", "/v1/admin/cache", cache.clear_cache),
     Route("POST", "/v1/admin/cache/clear", cache.clear_cache),
     Route("POST", "/v1/admin/cache/warm", cache.warm_cache),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
