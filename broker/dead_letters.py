@@ -149,6 +149,17 @@ class DeadLetters:
         return await get_record(self._connection, STREAM_DLQ, query)
 
 
+async def count_dead_letters(connection: Connection) -> dict[str, int]:
+    """How many there are of each model. Raises BrokerError."""
+    info = await connection.api(f"STREAM.INFO.{STREAM_DLQ}", {"subjects_filter": DLQ_ALL})
+    counts: dict[str, int] = {}
+    for subject, number in (info["state"].get("subjects") or {}).items():
+        with contextlib.suppress(ValueError):  # none of ours
+            model = parse_dlq(subject).model
+            counts[model] = counts.get(model, 0) + number
+    return counts
+
+
 def _read(record: Record) -> DeadLetter | None:
     """None for what is not one of ours."""
     try:

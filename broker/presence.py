@@ -36,6 +36,10 @@ class Presence:
         """Something in the entry has changed: put it now."""
         self._changed.set()
 
+    async def announce(self) -> None:
+        """Put the entry as it is now, and return when the broker has it, or does not take it."""
+        await self._put()
+
     async def withdraw(self) -> None:
         """Stop renewing and delete the entry. Best effort: it vanishes in any case. Does nothing before `start`."""
         self._connection.remove_on_reconnect(self._reconnected)

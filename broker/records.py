@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from broker.inbox import status
 
 _NO_MESSAGE = 10037
 _BATCH = 1024
+_MAX_SUBJECTS = 512
 _RETRY_S = 0.05
 
 
@@ -85,6 +86,21 @@ async def read_records(
             return records
         await asyncio.sleep(pause)
         pause = min(2 * pause, 0.1)
+
+
+async def last_records(connection: Connection, stream: str, subjects: Sequence[str]) -> dict[str, Record]:
+    """The last record of each of these subjects that has one, by direct get: a replica may lack the newest.
+
+    Raises BrokerError; no retry.
+    """
+    records: dict[str, Record] = {}
+    for start in range(0, len(subjects), _MAX_SUBJECTS):
+        query = {"multi_last": list(subjects[start : start + _MAX_SUBJECTS])}
+        *messages, end = await connection.collect(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode())
+        if status(end) not in ("204", "404"):
+            raise ApiError(int(status(end) or 0), 0, f"direct get: {(end.headers or {}).get('Description', '')}")
+        records |= {record.subject: record for record in map(_to_record, messages)}
+    return records
 
 
 async def _read_once(connection: Connection, stream: str, filter_subject: str) -> list[Record]:

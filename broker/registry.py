@@ -102,10 +102,14 @@ class Registry:
         return [
             served
             for advert in self.workers.values()
-            if not advert.draining
+            if advert.takes_work
             for served in advert.models
             if served.id == model_id
         ]
+
+    def seen_s_ago(self, worker_id: str) -> float:
+        """Seconds since a worker was last heard of. Raises KeyError for one that is not there."""
+        return time.monotonic() - self._seen[worker_id]
 
     def slots(self) -> int:
         """Sequences that the whole fleet can run at once."""

@@ -134,7 +134,8 @@ _PERMISSIONS = {
             *_follow(STREAM_TOKENS),
             f"$JS.API.STREAM.PURGE.{STREAM_TOKENS}",
             f"$JS.API.STREAM.PURGE.{STREAM_BLOBS}",
-            # Queue a dead letter again, or drop it.
+            # Queue a dead letter again, or drop it; how many there are.
+            f"$JS.API.STREAM.INFO.{STREAM_DLQ}",
             f"$JS.API.STREAM.MSG.GET.{STREAM_DLQ}",
             f"$JS.API.STREAM.MSG.DELETE.{STREAM_DLQ}",
             f"$JS.API.DIRECT.GET.{STREAM_BLOBS}",

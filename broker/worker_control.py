@@ -1,5 +1,9 @@
-"""Control messages to workers over core NATS: is it alive, drain, was cancelled. Fast paths, never the truth."""
+"""Control messages to workers over core NATS: is it alive, drain, was cancelled. Fast paths, never the truth.
 
+What administrators ask is JSON (`schemas/worker_orders.py`), the rest a word.
+"""
+
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -7,10 +11,22 @@ from collections.abc import Awaitable, Callable, Collection
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from pydantic import BaseModel
 
 from broker.connection import Connection
 from broker.errors import BrokerTimeout, NoResponders
 from broker.subjects import CANCEL_ALL, is_valid_id, worker_control_subject
+from schemas.errors import ErrorCode, ServingError
+from schemas.worker_orders import (
+    Answer,
+    NotAnOrder,
+    Order,
+    decode_answer,
+    decode_order,
+    encode_answer,
+    encode_order,
+    encode_refusal,
+)
 
 _log = logging.getLogger("inferflux.broker.worker_control")
 
@@ -18,6 +34,9 @@ PING = b"ping"
 DRAIN = b"drain"
 HOLDS = b"holds "
 _OK = b"ok"
+_ORDER = b"{"
+
+Obey = Callable[[Order], Awaitable[BaseModel]]
 
 
 class Listening:
@@ -36,13 +55,16 @@ async def serve_control(
     worker_id: str,
     on_drain: Callable[[], Awaitable[None]],
     in_hand: Callable[[], Awaitable[Collection[int]]],
+    obey: Obey | None = None,
 ) -> Listening:
     """Worker: answer "ping" with "ok" while the loop runs, "drain" with "ok" after calling `on_drain`, and "holds 7 9"
     with those of the stream sequences that are `in_hand`.
 
     `on_drain` starts the draining and returns. `in_hand` tells of everything that was delivered to this process before
-    it was called. While this subscription lasts the worker counts as alive.
+    it was called. While this subscription lasts the worker counts as alive. Orders go to `obey`, each in a task of its
+    own, so that one that takes long keeps nobody waiting; without it they are refused.
     """
+    obeying: set[asyncio.Task[None]] = set()
 
     async def answer_to(question: bytes) -> bytes | None:
         if question == PING:
@@ -57,6 +79,11 @@ async def serve_control(
         return None
 
     async def on_message(message: Msg) -> None:
+        if message.reply and message.data.startswith(_ORDER):
+            task = asyncio.create_task(_answer_order(connection, message, obey), name="order")
+            obeying.add(task)
+            task.add_done_callback(obeying.discard)
+            return
         answer = await answer_to(message.data)
         if answer is None:
             _log.warning("unknown control message of %d bytes", len(message.data))
@@ -64,6 +91,21 @@ async def serve_control(
             await connection.publish(message.reply, answer)
 
     return Listening(await connection.subscribe(worker_control_subject(worker_id), on_message))
+
+
+async def _answer_order(connection: Connection, message: Msg, obey: Obey | None) -> None:
+    try:
+        if obey is None:
+            raise ServingError(ErrorCode.WORKER_UNAVAILABLE, "the worker takes no orders")
+        answer = encode_answer(await obey(decode_order(message.data)))
+    except NotAnOrder as error:
+        answer = encode_refusal(ServingError(ErrorCode.INVALID_PARAMETER, f"the worker does not know this: {error}"))
+    except ServingError as error:
+        answer = encode_refusal(error)
+    except Exception:
+        _log.exception("an order failed")
+        answer = encode_refusal(ServingError(ErrorCode.INTERNAL, "the worker failed on this"))
+    await connection.publish(message.reply, answer)
 
 
 async def subscribe_cancels(connection: Connection, on_cancel: Callable[[str], None]) -> Listening:
@@ -104,6 +146,14 @@ class WorkerControl:
         question = HOLDS + b" ".join(b"%d" % seq for seq in seqs)
         answer = await self._connection.request(worker_control_subject(worker_id), question, timeout_s)
         return {seq for seq in seqs if b"%d" % seq in answer.data.split()}
+
+    async def order(self, worker_id: str, order: Order, kind: type[Answer], timeout_s: float) -> Answer:
+        """Ask for something; the worker's answer. A worker's reply is taken for two minutes at most.
+
+        Raises ServingError with what it refused, NoResponders, BrokerTimeout.
+        """
+        subject = worker_control_subject(worker_id)
+        return decode_answer((await self._connection.request(subject, encode_order(order), timeout_s)).data, kind)
 
     async def answers(self, worker_id: str, timeout_s: float = 1.0) -> bool:
         """Whether the worker says that it lives."""

@@ -102,6 +102,7 @@ class WorkerAdvert(BaseModel):
     """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s).
 
     `failed` says why a model is not served here, or not as its card says now; an earlier load of it may serve on.
+    A cordoned one takes no new work and stays; one that drains leaves when it has done what it has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,3 +116,9 @@ class WorkerAdvert(BaseModel):
     draining: bool = False
     loading: tuple[LoadingModel, ...] = ()
     failed: dict[str, str] = Field(default_factory=dict)
+    cordoned: bool = False
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new requests can go to it."""
+        return not (self.draining or self.cordoned)

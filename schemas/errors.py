@@ -27,6 +27,7 @@ class ErrorCode(StrEnum):
     ROUTE_NOT_FOUND = "route_not_found"
     API_KEY_NOT_FOUND = "api_key_not_found"
     VERSION_NOT_FOUND = "version_not_found"
+    WORKER_NOT_FOUND = "worker_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     JOURNAL_EXPIRED = "journal_expired"
     PAYLOAD_TOO_LARGE = "payload_too_large"
@@ -40,6 +41,7 @@ class ErrorCode(StrEnum):
     POISONED = "poisoned"
     NO_WORKER = "no_worker"
     MODEL_LOADING = "model_loading"
+    WORKER_UNAVAILABLE = "worker_unavailable"
     BROKER_UNAVAILABLE = "broker_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
@@ -69,6 +71,7 @@ _KINDS = {
     ErrorCode.ROUTE_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.API_KEY_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.VERSION_NOT_FOUND: ErrorKind(404, "not_found_error"),
+    ErrorCode.WORKER_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, _INVALID),
     ErrorCode.JOURNAL_EXPIRED: ErrorKind(410, _INVALID),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorKind(413, _INVALID),
@@ -82,6 +85,7 @@ _KINDS = {
     ErrorCode.POISONED: ErrorKind(500, "server_error"),
     ErrorCode.NO_WORKER: ErrorKind(503, "server_error"),
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
+    ErrorCode.WORKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),

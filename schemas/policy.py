@@ -3,12 +3,13 @@
 A section that is None is not decided here: then the configuration file's holds.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.oidc_policy import OidcPolicy
 from schemas.requests import PriorityClass
+from schemas.routing import RoutingPolicy
 
 __all__ = [
     "GuardrailsPolicy",
@@ -17,6 +18,7 @@ __all__ = [
     "OidcPolicy",
     "PolicyDocument",
     "RevokedKey",
+    "RoutingPolicy",
     "StoredKey",
 ]
 
@@ -102,7 +104,7 @@ class PolicyDocument(_Part):
     limits: LimitsPolicy | None = None
     guardrails: GuardrailsPolicy | None = None
     oidc: OidcPolicy | None = None
-    routing: dict[str, Any] | None = None
+    routing: RoutingPolicy | None = None
     pepper_check: Digest | None = None
     changed_at: int = 0
     changed_by: str = ""

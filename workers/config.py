@@ -45,7 +45,8 @@ class WorkerConfig:
     `memory_bytes` bounds what its models take together, by their estimates.
 
     `metrics_port` None takes the first free port from 9101 on. `stuck_step_s`: a forward pass that takes longer
-    means that the device hangs, and the worker gives its work back and leaves.
+    means that the device hangs, and the worker gives its work back and leaves. `is_supervised`: whoever started it
+    starts it again when it ends.
     """
 
     worker_id: str
@@ -54,6 +55,7 @@ class WorkerConfig:
     metrics_port: int | None = None
     stuck_step_s: float = 60.0
     lanes: int = 1
+    is_supervised: bool = False
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     kv: KvConfig = field(default_factory=KvConfig)
     configured: Mapping[str, str] = field(default_factory=dict)

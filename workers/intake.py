@@ -20,17 +20,21 @@ from broker.transitions import Transitions
 from schemas.codec import CodecError
 from schemas.control import ServedModel
 from schemas.errors import ErrorCode, ServingError
-from schemas.requests import PriorityClass
+from schemas.events import Usage
+from schemas.requests import PriorityClass, Prompt
 from schemas.tracing import NO_TRACER, Tracer
+from schemas.worker_orders import CacheStatus, ModelStatus, PageState
 from workers.config import WorkerConfig, WorkerModel
 from workers.engine.config import EngineConfig
 from workers.engine.engine import Engine
+from workers.engine.inbox import Freed
 from workers.engine.messages import Emission
 from workers.metrics import EngineTotals, WorkerMetrics
 from workers.probation import Probation
 from workers.runners.base import Opened
 from workers.runners.registry import create_runner
 from workers.session import Session, SessionContext
+from workers.warming import Warming
 
 log = logging.getLogger("inferflux.worker")
 
@@ -76,6 +80,7 @@ class Intake:
         )
         metrics.for_model(self.model_id)
         self._totals = EngineTotals(metrics, self.model_id)
+        self._warming = Warming(self._engine)
         self._opened: Opened | None = None
         self._sessions: dict[str, Session] = {}
         self._num_reading = 0
@@ -86,6 +91,7 @@ class Intake:
         self._pull: PullLoop | None = None
         self._is_draining = False
         self._is_retired = False
+        self._is_held = False
         self._failure: str | None = None
 
     @property
@@ -95,7 +101,7 @@ class Intake:
     @property
     def credit(self) -> int:
         """How many requests could start now."""
-        if self._is_draining or len(self._sessions) >= self.slots + MAX_SETTLING:
+        if not self._is_taking:
             return 0
         free = self.slots - sum(session.occupies_slot for session in self._sessions.values())
         # The engine has none while a sequence in it waits for KV: another would wait behind it, unseen by the queue.
@@ -103,11 +109,21 @@ class Intake:
 
     def places(self, priority: PriorityClass) -> int:
         """How many more of a class could start now in the place of others, which then wait in the engine."""
-        if self._is_draining or len(self._sessions) >= self.slots + MAX_SETTLING:
+        if not self._is_taking:
             return 0
         busy = sum(session.occupies_slot for session in self._sessions.values())
         coming = self._num_reading + max(0, busy - self._engine.num_inside)
         return max(0, self._engine.places(priority) - coming)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was delivered is in hand."""
+        return not any(task.get_name() == "serve" for task in self._tasks)
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Requests in hand."""
+        return [session.request.request_id for session in self._sessions.values()]
 
     @property
     def trouble(self) -> str | None:
@@ -149,6 +165,55 @@ class Intake:
         if self._pull is not None:
             await self._pull.handed_over()
         return {lease.stream_seq for lease in self._leases}
+
+    def hold(self, *, is_held: bool) -> None:
+        """Take nothing new, what is on its way included, and go on with what is here; or take again."""
+        self._is_held = is_held
+        if self._pull is not None:
+            self._pull.wake()
+
+    async def clear_cache(self) -> Freed:
+        """Drop the KV that nobody uses. Raises ServingError when the engine ends."""
+        try:
+            return await asyncio.wrap_future(self._engine.clear_cache())
+        except RuntimeError as error:
+            raise ServingError(ErrorCode.NO_WORKER, str(error), retryable=True) from None
+
+    async def warm(self, prompt: Prompt, tenant: str) -> Usage:
+        """Compute a prompt for later requests. Raises ServingError."""
+        if not self._config.kv.is_cached:
+            message = f"the worker {self._config.worker_id} keeps no prompts: its prefix cache is off"
+            raise ServingError(ErrorCode.UNSUPPORTED_PARAMETER, message)
+        return await self._warming.warm(prompt, tenant)
+
+    def status(self) -> ModelStatus:
+        stats, running = self._engine.stats(), self._num_running
+        free = stats.kv_budget_tokens - stats.kv_reserved_tokens - stats.kv_cached_tokens
+        tokens: dict[PageState, int] = {
+            "used": stats.kv_used_tokens,
+            "reserved": stats.kv_reserved_tokens,
+            "cached": stats.kv_cached_tokens,
+            "free": max(0, free),
+        }
+        return ModelStatus(
+            id=self.model_id,
+            slots=self.slots,
+            busy=running,
+            waiting=stats.waiting,
+            free=self.credit,
+            cache=CacheStatus(
+                enabled=self._config.kv.is_cached,
+                scope=self._config.kv.scope.value,
+                page_size=stats.kv_page_tokens,
+                pages={name: -(-number // stats.kv_page_tokens) for name, number in tokens.items()},
+                cached_tokens=stats.kv_cached_tokens,
+                entries=stats.kv_cached_entries,
+                hits=stats.prefix_hits_total,
+                misses=stats.prefix_misses_total,
+                matched_tokens=stats.prefix_matched_tokens_total,
+                evictions=stats.prefix_evictions_total,
+            ),
+        )
 
     def retry(self) -> None:
         """Its queue is there now."""
@@ -221,6 +286,7 @@ class Intake:
 
     async def close(self, *, join_engine: bool = True) -> None:
         """End the engine. `join_engine` false leaves a thread that hangs in a step to the end of the process."""
+        self._warming.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -229,12 +295,10 @@ class Intake:
 
     def export_gauges(self) -> None:
         """Refresh the gauges that show a state rather than count events."""
-        stats = self._engine.stats()
+        stats, running = self._engine.stats(), self._num_running
         self._totals.export(stats)
         if self._is_retired:
             return
-        busy = sum(session.occupies_slot for session in self._sessions.values())
-        running = max(0, min(self.slots, busy - stats.waiting))
         self._metrics.worker_slots.labels(self.model_id, "busy").set(running)
         self._metrics.worker_slots.labels(self.model_id, "free").set(self.slots - running)
         self._metrics.worker_slots.labels(self.model_id, "waiting").set(stats.waiting)
@@ -244,6 +308,16 @@ class Intake:
         free = stats.kv_budget_tokens - stats.kv_reserved_tokens - stats.kv_cached_tokens
         self._metrics.kv_pages.labels(self.model_id, "free").set(max(0, free))
         self._metrics.broker_up.set(self._connection.is_connected)
+
+    @property
+    def _is_taking(self) -> bool:
+        return not (self._is_draining or self._is_held) and len(self._sessions) < self.slots + MAX_SETTLING
+
+    @property
+    def _num_running(self) -> int:
+        """Sequences that have a place in the engine."""
+        busy = sum(session.occupies_slot for session in self._sessions.values())
+        return max(0, min(self.slots, busy - self._engine.stats().waiting))
 
     def _take(self, lease: Lease) -> None:
         self._num_reading += 1
@@ -345,6 +419,8 @@ class Intake:
             was_full = self.credit == 0
             while self._emissions:
                 for emission in self._emissions.popleft():
+                    if self._warming.take(emission):
+                        continue
                     session = self._sessions.get(emission.request_id.partition(".")[0])
                     if session is not None:
                         await session.take(emission)

@@ -59,6 +59,7 @@ class WorkerMetrics:
         self.prefix_hits = self._counter("prefix_hits", "Sequences that found the beginning of their prompt computed")
         self.prefix_misses = self._counter("prefix_misses", "Sequences that did not")
         self.prefix_matched_tokens = self._counter("prefix_matched_tokens", "Tokens that were not computed again")
+        self.prefix_evictions = self._counter("prefix_evictions", "Cached beginnings that others needed the room of")
         self.redeliveries = self._counter("redeliveries", "Deliveries that were not the first")
         self.dead_letters = Counter(
             "inferflux_dlq_total", "Requests given up, by reason", ["model", "reason"], registry=self.registry
@@ -142,6 +143,7 @@ class EngineTotals:
             "prefix_hits_total": metrics.prefix_hits.labels(model),
             "prefix_misses_total": metrics.prefix_misses.labels(model),
             "prefix_matched_tokens_total": metrics.prefix_matched_tokens.labels(model),
+            "prefix_evictions_total": metrics.prefix_evictions.labels(model),
         }
         self._seen = EngineStats()
 

@@ -18,6 +18,7 @@ from schemas.tracing import NO_TRACER, Tracer
 from workers.config import WorkerConfig, WorkerModel, WorkerReady
 from workers.intake import Intake
 from workers.metrics import MetricsServer, WorkerMetrics
+from workers.orders import Orders
 from workers.probation import Probation
 from workers.reconciler import Reconciler
 from workers.runners.base import RunnerError
@@ -65,6 +66,12 @@ class _Worker:
         self._finish = asyncio.Event()
         self._is_draining = False
         self._presence = Presence(connection, self._advert)
+        self._orders = Orders(
+            self._reconciler.intakes,
+            is_supervised=config.is_supervised,
+            leave=self._leave.set,
+            announce=self._presence.announce,
+        )
 
     async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
         self._catch_signals()
@@ -84,7 +91,9 @@ class _Worker:
             raise WorkerFailed(trouble)
 
     async def _announce(self) -> None:
-        await serve_control(self._connection, self._config.worker_id, self._asked_to_drain, self._in_hand)
+        await serve_control(
+            self._connection, self._config.worker_id, self._asked_to_drain, self._in_hand, self._orders.obey
+        )
         await subscribe_cancels(self._connection, self._cancel)
         self._connection.on_reconnect(self._reconnected)
         await self._presence.start()
@@ -96,9 +105,11 @@ class _Worker:
             raise RunnerError("; ".join(failed.values()))
 
     def _make_intake(self, model: WorkerModel) -> Intake:
-        return Intake(
+        intake = Intake(
             self._connection, self._transitions, self._config, model, self._metrics, self._probation, self._tracer
         )
+        self._orders.hold(intake)
+        return intake
 
     def _model_ids(self) -> list[str]:
         return [served.id for served in self._reconciler.served]
@@ -125,6 +136,8 @@ class _Worker:
             if (trouble := self._reconciler.trouble) is not None:
                 log.error("out of service: %s", trouble, extra={"worker": self._config.worker_id})
                 return trouble
+            if self._orders.has_finished:
+                return None
         return None
 
     async def _finish_and_leave(self) -> None:
@@ -149,7 +162,8 @@ class _Worker:
             version=version("inferflux"),
             models=self._reconciler.served,
             free_slots=self._reconciler.credit,
-            draining=self._is_draining,
+            draining=self._is_draining or self._orders.is_finishing,
+            cordoned=self._orders.is_cordoned,
             loading=self._reconciler.loading,
             failed=self._reconciler.failed,
         )

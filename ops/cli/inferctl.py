@@ -13,7 +13,7 @@ ENTRIES = {
     "chat": Entry(f"{_COMMANDS}.chat", "Ask a model, once or in a conversation."),
     "models": Entry(f"{_COMMANDS}.models", "List the models."),
     "top": Entry(f"{_COMMANDS}.top", "Watch it work: queues, workers, rates."),
-    "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits."),
+    "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits, models, workers, requests."),
     "login": Entry(f"{_COMMANDS}.login", "Log in at the issuer that the server trusts."),
     "logout": Entry(f"{_COMMANDS}.logout", "Forget that login."),
     "bus": Entry(f"{_COMMANDS}.bus", "Look at the broker."),

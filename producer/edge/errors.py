@@ -26,6 +26,8 @@ _MAX_MESSAGE = 1000
 _BROKER_BACK_S = 2.0
 # Reason of the end that a call gets whose submission has an unknown outcome.
 NOT_SUBMITTED = "not_submitted"
+# Reason of the end that an administrator made.
+BY_ADMINISTRATOR = "administrator"
 # Of a stream, and of an answer that was interrupted: where to read on.
 RESUME = "x-inferflux-resume"
 
@@ -90,6 +92,8 @@ def error_of(event: Failed | Cancelled) -> ServingError:
             return ServingError(ErrorCode.JOURNAL_EXPIRED, "The journal was dropped: another reader had its end.")
         if event.reason == NOT_SUBMITTED:
             return not_submitted()
+        if event.reason == BY_ADMINISTRATOR:
+            return ServingError(ErrorCode.CANCELLED, "An administrator cancelled the request.")
         return ServingError(ErrorCode.CANCELLED, "The request was cancelled.")
     try:
         code = ErrorCode(event.code)

@@ -60,8 +60,9 @@ class Joining:
                 return joined
         raise ServingError(ErrorCode.JOURNAL_EXPIRED, "This Idempotency-Key was used up.", param="Idempotency-Key")
 
-    async def cancel(self, request_id: str, identity: Identity) -> bool:
-        """Cancel the owner's request wherever it is served; False when it had its end before.
+    async def cancel(self, request_id: str, identity: Identity, *, reason: str = "asked") -> bool:
+        """Cancel the owner's request wherever it is served; False when it had its end before. `reason` is for whoever
+        reads it.
 
         Raises ServingError: 404 when there is no such request of this owner, 503 when it cannot be recorded.
         """
@@ -72,7 +73,7 @@ class Joining:
             self._lifecycle.settle(call)
             return False
         try:
-            await self._lifecycle.record_cancellation(call, "asked")
+            await self._lifecycle.record_cancellation(call, reason)
         except BrokerError as error:
             raise ServingError(
                 ErrorCode.BROKER_UNAVAILABLE, "The cancellation was not recorded.", retryable=True, retry_after_s=2

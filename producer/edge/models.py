@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from producer.policy.effective import EffectivePolicy
 from schemas.control import ModelCard, ServedModel, WorkerAdvert
 from schemas.errors import ErrorCode, ServingError
+from schemas.routing import RoutingPolicy
 
+DEFAULT = "default"
 _MAX_SHOWN = 80
 
 
@@ -24,25 +27,39 @@ class RegistryView(Protocol):
 
 
 class Models:
-    """Questions about models. `default_was_servable` stays true once a worker has served the default model."""
+    """Questions about models. `default_was_servable` stays true once a worker has served the default model.
+
+    A name is looked for among the ids, then in the routing of the policy, then among the aliases of the cards.
+    """
 
     def __init__(self, registry: RegistryView) -> None:
         self._registry = registry
+        self._routing = RoutingPolicy()
         self.default_was_servable = False
+
+    def learn(self, policy: EffectivePolicy) -> None:
+        """These rules hold from now on."""
+        self._routing = policy.routing
+        self.note_default()
 
     @property
     def cards(self) -> Mapping[str, ModelCard]:
         return self._registry.models
 
     def find(self, name: str | None) -> ModelCard | None:
-        return self._registry.resolve(name)
+        target = self._routed(name)
+        return self._registry.resolve(name) if target is None else self._registry.models.get(target)
 
     def require(self, name: str | None) -> ModelCard:
         """The model by id or alias, the default for None. Raises ServingError (404)."""
         card = self.find(name)
         if card is None:
-            shown = "default" if name is None else name[:_MAX_SHOWN]
-            raise ServingError(ErrorCode.MODEL_NOT_FOUND, f"The model '{shown}' does not exist.", param="model")
+            shown = DEFAULT if name is None else name[:_MAX_SHOWN]
+            target = self._routed(name)
+            absent = (
+                f"The model '{target}', for which '{shown}' stands," if target is not None else f"The model '{shown}'"
+            )
+            raise ServingError(ErrorCode.MODEL_NOT_FOUND, f"{absent} does not exist.", param="model")
         return card
 
     def serving(self, model_id: str) -> Sequence[ServedModel]:
@@ -54,9 +71,25 @@ class Models:
 
     def note_default(self) -> None:
         """Look whether the default model is served; called whenever the registry changes."""
-        card = self._registry.resolve(None)
+        card = self.find(None)
         if card is not None and self.serving(card.id):
             self.default_was_servable = True
+
+    def is_default(self, card: ModelCard) -> bool:
+        """Whether a call that names no model gets this one, as far as anybody decided on it."""
+        return card.default if self._routing.default_model is None else card.id == self._routing.default_model
+
+    def _routed(self, name: str | None) -> str | None:
+        """The id that the routing has for a name; None where it has none, and the cards decide."""
+        if name is None or (name == DEFAULT and name not in self.cards):
+            return self._routing.default_model
+        return None if name in self.cards else self._routing.aliases.get(name)
+
+    def _aliases(self, card: ModelCard) -> list[str]:
+        """Names that mean this model, but for its id."""
+        routed = self._routing.aliases
+        names = [name for name in card.aliases if name not in routed]
+        return names + [name for name, model in routed.items() if model == card.id and name not in self.cards]
 
     def describe(self, card: ModelCard) -> dict[str, Any]:
         """A model as `/v1/models` lists it."""
@@ -70,7 +103,7 @@ class Models:
                 "slots": served.slots,
             }
             for worker in self._registry.workers.values()
-            if not worker.draining
+            if worker.takes_work
             for served in worker.models
             if served.id == card.id
         ]
@@ -80,8 +113,8 @@ class Models:
             "created": card.created,
             "owned_by": "inferflux",
             "root": card.id,
-            "aliases": list(card.aliases),
-            "default": card.default,
+            "aliases": self._aliases(card),
+            "default": self.is_default(card),
             "max_model_len": min((int(str(entry["context"])) for entry in backends), default=None),
             "max_output_tokens": card.max_output_tokens,
             "ready": bool(backends),

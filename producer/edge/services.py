@@ -31,8 +31,10 @@ from producer.edge.calls import Call, LiveCalls
 from producer.edge.demand import Demand
 from producer.edge.drain import Drain
 from producer.edge.finding import Finding
+from producer.edge.fleet import Fleet
 from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
+from producer.edge.in_flight import InFlightRequests
 from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
 from producer.edge.key_watch import KeyWatch
@@ -74,6 +76,8 @@ class Services:
     hub: JournalHub
     queue: WorkQueue
     models: Models
+    fleet: Fleet
+    in_flight: InFlightRequests
     policy: LivePolicy
     policy_store: PolicyStore
     lockout: Lockout
@@ -194,6 +198,7 @@ def _build(
     tracer.report_to(metrics.count_spans)
     policy, keys = LivePolicy(config), ApiKeys(config.pepper)
     policy.on_change(keys.learn)
+    policy.on_change(models.learn)
     audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
     guardrails = Guardrails(metrics, background, audit)
     policy.on_change(guardrails.learn)
@@ -231,6 +236,8 @@ def _build(
         hub=hub,
         queue=queue,
         models=models,
+        fleet=Fleet(registry, control, lambda: connection.max_payload),
+        in_flight=InFlightRequests(connection, joining),
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),

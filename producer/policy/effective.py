@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from producer.config import EdgeConfig, KeySpec
-from schemas.policy import GuardrailsPolicy, LimitsPolicy, OidcPolicy, PolicyDocument, RevokedKey, StoredKey
+from schemas.policy import (
+    GuardrailsPolicy,
+    LimitsPolicy,
+    OidcPolicy,
+    PolicyDocument,
+    RevokedKey,
+    RoutingPolicy,
+    StoredKey,
+)
 
 Source = Literal["file", "store"]
 
@@ -24,6 +32,7 @@ class EffectivePolicy:
     limits: LimitsPolicy
     guardrails: GuardrailsPolicy
     oidc: OidcPolicy | None
+    routing: RoutingPolicy
     sources: dict[str, Source]
 
 
@@ -31,7 +40,7 @@ def lay_over(config: EdgeConfig, document: PolicyDocument | None, revision: int 
     """The rules of `document` where it decides, else those of the file."""
     stored = document if document is not None else PolicyDocument()
     others_may_call = stored.decides_on_keys or stored.oidc is not None or config.oidc is not None
-    decided = {"limits": stored.limits, "guardrails": stored.guardrails, "oidc": stored.oidc}
+    decided = {"limits": stored.limits, "guardrails": stored.guardrails, "oidc": stored.oidc, "routing": stored.routing}
     return EffectivePolicy(
         revision=revision,
         file_keys=tuple(key for key in config.keys if not (key.is_default and others_may_call)),
@@ -40,5 +49,7 @@ def lay_over(config: EdgeConfig, document: PolicyDocument | None, revision: int 
         limits=stored.limits if stored.limits is not None else config.limits,
         guardrails=stored.guardrails if stored.guardrails is not None else config.guardrails,
         oidc=stored.oidc if stored.oidc is not None else config.oidc,
+        # Without a decision the models' cards say it, which come from the file.
+        routing=stored.routing if stored.routing is not None else RoutingPolicy(),
         sources={name: "file" if value is None else "store" for name, value in decided.items()},
     )

@@ -10,7 +10,12 @@ from producer.policy.store import PolicyStore, Version
 def describe(policy: EffectivePolicy, store: PolicyStore) -> dict[str, Any]:
     """The rules that hold, section by section, with their sources. No digest of a key is in it."""
     document = store.document
-    sections = {"limits": policy.limits, "guardrails": policy.guardrails, "oidc": policy.oidc}
+    sections = {
+        "limits": policy.limits,
+        "guardrails": policy.guardrails,
+        "oidc": policy.oidc,
+        "routing": policy.routing,
+    }
     return {
         "object": "policy",
         "version": store.version,

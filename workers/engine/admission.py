@@ -71,6 +71,7 @@ class Admission:
             sampler=Sampler(params, prompt_ids, self._scratch),
             stopping=Stopping(self._tokenizer, params, max_tokens),
             tenant=request.tenant,
+            is_prefill_only=request.is_prefill_only,
         )
         if request.resume is not None:
             self._replay(sequence, request.resume)

@@ -12,7 +12,7 @@ from threading import Thread
 from schemas.errors import ErrorCode, ServingError
 from schemas.requests import PriorityClass
 from workers.engine.config import EngineConfig
-from workers.engine.inbox import Cancel, Command, Inbox
+from workers.engine.inbox import Cancel, ClearCache, Command, Freed, Inbox
 from workers.engine.messages import Emission, EngineRequest, Errored
 from workers.engine.outbox import Outbox
 from workers.engine.stats import EngineStats, StepObserver
@@ -79,6 +79,10 @@ class Engine:
     def cancel(self, request_id: str) -> None:
         """Forget a request; its KV is free before the next step. Unknown and ended ids are ignored."""
         self._inbox.cancel(request_id)
+
+    def clear_cache(self) -> Future[Freed]:
+        """Drop the cached KV that nobody uses, before the next step. Fails with RuntimeError when the engine ends."""
+        return self._inbox.clear_cache()
 
     def close(self, timeout_s: float = 30.0) -> bool:
         """Stop after the running step, close the runner, end the thread; False when it did not end in time.
@@ -171,6 +175,9 @@ class Engine:
                 self._turn(commands)
             except Exception as error:
                 self._break(error)
+            for command in commands:
+                if isinstance(command, ClearCache):
+                    command.fail()
 
     def _turn(self, commands: list[Command]) -> None:
         stepper = self._stepper
@@ -178,10 +185,13 @@ class Engine:
             self._refuse_all()
             return
         for command in commands:
-            if isinstance(command, Cancel):
-                stepper.cancel(command.request_id)
-            else:
-                stepper.add(command)
+            match command:
+                case Cancel():
+                    stepper.cancel(command.request_id)
+                case ClearCache():
+                    command.answer(stepper.clear_cache())
+                case EngineRequest():
+                    stepper.add(command)
         self._step(stepper)
         self._collect(stepper)
         if self._outbox.is_due:

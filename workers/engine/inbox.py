@@ -1,6 +1,8 @@
 """What other threads say to the engine thread."""
 
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
 from threading import Condition
 from typing import NamedTuple
 
@@ -11,7 +13,30 @@ class Cancel(NamedTuple):
     request_id: str
 
 
-Command = EngineRequest | Cancel
+class Freed(NamedTuple):
+    """Cached KV that was dropped: beginnings of texts, and tokens."""
+
+    entries: int
+    tokens: int
+
+
+class ClearCache(NamedTuple):
+    """Drop the cached KV that nobody uses."""
+
+    done: Future[Freed]
+
+    def answer(self, freed: Freed) -> None:
+        """To nobody, should whoever asked have left."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_result(freed)
+
+    def fail(self) -> None:
+        """The engine ends before it gets to it. Does nothing to one that was answered."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_exception(RuntimeError("the engine has ended"))
+
+
+Command = EngineRequest | Cancel | ClearCache
 
 
 class Inbox:
@@ -62,10 +87,24 @@ class Inbox:
             if self._in_flight and self._in_flight <= self._cancelled:
                 self._abort()
 
+    def clear_cache(self) -> Future[Freed]:
+        """The future fails when the engine ends first."""
+        command = ClearCache(Future())
+        with self._condition:
+            if self._is_closed:
+                command.fail()
+            else:
+                self._commands.append(command)
+                self._condition.notify()
+        return command.done
+
     def close(self) -> None:
         """Let `take` return None from now on, and cut the running pass short: nobody waits for it any more."""
         with self._condition:
             self._is_closed = True
+            for command in self._commands:
+                if isinstance(command, ClearCache):
+                    command.fail()
             self._condition.notify()
             if self._in_flight:
                 self._abort()

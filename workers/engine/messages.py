@@ -21,7 +21,8 @@ class EngineRequest:
     """One sequence to generate.
 
     `created` (Unix seconds) is the clock a chat template sees, so that a resumed request renders the same prompt; None
-    means now. `tenant`: among whose requests KV may be shared, where that is restricted.
+    means now. `tenant`: among whose requests KV may be shared, where that is restricted. `is_prefill_only`: the prompt
+    is computed and cached, and no token drawn; its end is `Completed` without any.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class EngineRequest:
     resume: Resume | None = None
     created: int | None = None
     tenant: str = ""
+    is_prefill_only: bool = False
 
 
 class Tokens(NamedTuple):

@@ -36,6 +36,7 @@ class Sequence:
     sampler: Sampler
     stopping: Stopping
     tenant: str = ""
+    is_prefill_only: bool = False
     state: SequenceState = SequenceState.WAITING
     handle: Handle | None = None
     num_computed: int = 0

@@ -26,10 +26,13 @@ class EngineStats(NamedTuple):
     kv_used_tokens: int = 0
     kv_reserved_tokens: int = 0
     kv_cached_tokens: int = 0
+    kv_cached_entries: int = 0
     kv_budget_tokens: int = 0
+    kv_page_tokens: int = 1
     prefix_hits_total: int = 0
     prefix_misses_total: int = 0
     prefix_matched_tokens_total: int = 0
+    prefix_evictions_total: int = 0
     last_step_at: float | None = None
 
 

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 
 from schemas.errors import ErrorCode, ServingError
+from schemas.events import FinishReason
 from workers.engine.admission import Admission
 from workers.engine.batch import BatchBuilder, StepPlan
 from workers.engine.batch_sampler import draw_together
 from workers.engine.config import EngineConfig
+from workers.engine.inbox import Freed
 from workers.engine.integrity import check_books
 from workers.engine.messages import Completed, Emission, EngineRequest, Errored, PrefillProgress, Tokens
 from workers.engine.sampler import SamplerScratch
@@ -77,6 +79,10 @@ class Stepper:
         if sequence is not None:
             self.scheduler.finish(sequence)
 
+    def clear_cache(self) -> Freed:
+        """Drop the cached KV that nobody uses or waits for."""
+        return Freed(*self.scheduler.kv.clear())
+
     def schedule(self) -> StepPlan:
         """What to compute next; empty only when there is no work. Raises RunnerError when the runner lost handles."""
         plan = self.scheduler.schedule()
@@ -139,17 +145,20 @@ class Stepper:
             kv_used_tokens=sum(sequence.num_computed for sequence in running),
             kv_reserved_tokens=scheduler.num_reserved,
             kv_cached_tokens=kv.num_cached,
+            kv_cached_entries=kv.num_cached_handles,
             kv_budget_tokens=self._capabilities.kv_token_budget,
+            kv_page_tokens=self._capabilities.page_size or 1,
             prefix_hits_total=kv.counters.hits,
             prefix_misses_total=kv.counters.misses,
             prefix_matched_tokens_total=kv.counters.matched_tokens,
+            prefix_evictions_total=kv.counters.evictions,
             last_step_at=counters.last_step_at,
         )
 
     def _note(self, plan: StepPlan, started: float, ended: float) -> None:
         self.scheduler.pace.observe(plan.num_decodes, plan.num_prefill, ended - started)
         prompt_tokens = sum(item.num_prompt for item in plan.items)
-        completion_tokens = sum(item.wants_logits for item in plan.items)
+        completion_tokens = sum(item.wants_logits and not item.sequence.is_prefill_only for item in plan.items)
         self.counters.note(len(plan.items), prompt_tokens, completion_tokens, ended)
         if self._on_step is not None:
             self._on_step(len(plan.items), prompt_tokens, completion_tokens, ended - started)
@@ -169,6 +178,10 @@ class Stepper:
                 self._take_token(sequence, row, token_id)
 
     def _take_token(self, sequence: Sequence, row: FloatArray, token_id: int | None) -> None:
+        if sequence.is_prefill_only:
+            self._end(sequence)
+            self._emissions.append(Completed(sequence.request_id, FinishReason.LENGTH, sequence.usage, [], []))
+            return
         try:
             if token_id is None:
                 token_id = sequence.sampler.sample(row, sequence.num_output)

@@ -28,11 +28,14 @@ class Grant(StrEnum):
 
 @dataclass(slots=True)
 class CacheCounters:
-    """What only grows. One look-up each time a sequence gets its handle."""
+    """What only grows. One look-up each time a sequence gets its handle. Evictions are of what others needed the room
+    of.
+    """
 
     hits: int = 0
     misses: int = 0
     matched_tokens: int = 0
+    evictions: int = 0
 
 
 class PrefixCache:
@@ -149,10 +152,12 @@ class PrefixCache:
         """Let one cached entry go; False when none can."""
         return self._evict(None)
 
-    def clear(self) -> None:
-        """Let all that is cached go, but for what somebody waits for."""
-        while self.evict():
+    def clear(self) -> tuple[int, int]:
+        """Let all that is cached go, but for what somebody waits for; how many entries and tokens these were."""
+        before = len(self._cached), self.num_cached
+        while self._let_go(None):
             pass
+        return before[0] - len(self._cached), before[1] - self.num_cached
 
     def _find(self, sequence: Sequence) -> Source | None:
         tree = self._trees.get(self._scope(sequence))
@@ -288,6 +293,11 @@ class PrefixCache:
         return True
 
     def _evict(self, keep: Entry | None) -> bool:
+        is_gone = self._let_go(keep)
+        self.counters.evictions += is_gone
+        return is_gone
+
+    def _let_go(self, keep: Entry | None) -> bool:
         victim = self._cached.choose(lambda entry: entry.can_go and entry is not keep)
         if victim is None:
             return False

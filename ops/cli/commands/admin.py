@@ -11,6 +11,12 @@ ENTRIES = {
     "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
     "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
     "autoscale": Entry(f"{_COMMANDS}.admin_autoscale", "How many workers models should have, and why."),
+    "workers": Entry(f"{_COMMANDS}.admin_workers", "Workers: list, cordon, uncordon, drain."),
+    "queues": Entry(f"{_COMMANDS}.admin_queues", "What waits and runs of each model and class."),
+    "requests": Entry(f"{_COMMANDS}.admin_requests", "Requests that wait or run: list, cancel."),
+    "cache": Entry(f"{_COMMANDS}.admin_cache", "KV of earlier prompts: status, clear, warm."),
+    "oidc": Entry(f"{_COMMANDS}.admin_oidc", "Whose tokens are taken, and what they open."),
+    "routing": Entry(f"{_COMMANDS}.admin_routing", "The default model, and other names of models."),
     "audit": Entry(f"{_COMMANDS}.admin_audit", "Who did what: list, verify, export."),
 }
 

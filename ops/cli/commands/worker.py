@@ -94,6 +94,7 @@ def command(
         plan=planner,
         must_serve=has_own and not supervised,
         memory_bytes=settings.runtime.memory_bytes,
+        is_supervised=supervised,
     )
 
     def on_ready(ready: "WorkerReady") -> None:

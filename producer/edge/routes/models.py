@@ -18,7 +18,7 @@ _READERS = (Scope.READ, Scope.GENERATE)
 @operation(summary="Models this key may use", scope=_READERS, returns=ModelList)
 async def list_models(request: Request) -> Response:
     models, identity = services_of(request).models, identity_of(request)
-    cards = sorted(models.cards.values(), key=lambda card: (not card.default, card.id))
+    cards = sorted(models.cards.values(), key=lambda card: (not models.is_default(card), card.id))
     data = [models.describe(card) for card in cards if may_use_model(identity, card.id)]
     return json_response({"object": "list", "data": data})
 

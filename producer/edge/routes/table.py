@@ -2,7 +2,20 @@
 
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
-from producer.edge.routes.admin import api_keys, audit, autoscale, guardrails, policy, rate_limit
+from producer.edge.routes.admin import (
+    api_keys,
+    audit,
+    autoscale,
+    cache,
+    guardrails,
+    oidc,
+    policy,
+    queues,
+    rate_limit,
+    routing,
+    workers,
+)
+from producer.edge.routes.admin import requests as admin_requests
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -21,8 +34,13 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
     Route("GET", "/v1/admin/autoscale", autoscale.show_autoscale),
+    Route("GET", "/v1/admin/cache", cache.show_cache),
+    Route("POST", "/v1/admin/cache/clear", cache.clear_cache),
+    Route("POST", "/v1/admin/cache/warm", cache.warm_cache),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
+    Route("GET", "/v1/admin/oidc", oidc.show_oidc),
+    Route("PUT", "/v1/admin/oidc", oidc.put_oidc),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/v1/admin/policy/versions", policy.list_policy_versions),
     Route("POST", "/v1/admin/policy/rollback", policy.roll_back_policy),
@@ -33,6 +51,17 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/admin/rate_limit", rate_limit.show_rate_limit),
     Route("PUT", "/v1/admin/rate_limit", rate_limit.set_rate_limit),
     Route("GET", "/v1/admin/rate_limit/use", rate_limit.show_use),
+    Route("GET", "/v1/admin/queues", queues.list_queues),
+    Route("GET", "/v1/admin/requests", admin_requests.list_requests),
+    Route("GET", "/v1/admin/requests/{id}", admin_requests.show_request),
+    Route("DELETE", "/v1/admin/requests/{id}", admin_requests.cancel_anybodys_request),
+    Route("GET", "/v1/admin/routing", routing.show_routing),
+    Route("PUT", "/v1/admin/routing", routing.put_routing),
+    Route("GET", "/v1/admin/workers", workers.list_workers),
+    Route("GET", "/v1/admin/workers/{id}", workers.show_worker),
+    Route("POST", "/v1/admin/workers/{id}/drain", workers.drain_worker),
+    Route("POST", "/v1/admin/workers/{id}/cordon", workers.cordon_worker),
+    Route("POST", "/v1/admin/workers/{id}/uncordon", workers.uncordon_worker),
     Route("GET", "/healthz", health.healthz),
     Route("GET", "/health", health.health),
     Route("GET", "/livez", health.livez),
