@@ -83,9 +83,14 @@ def _named(names: tuple[str, ...], users: "list[User]") -> "list[User]":
 def _rotate_running(data_dir: Path, users: "list[User]") -> bool:
     """Exchange them in the nats-server of a running `up`; False where none runs."""
     import asyncio
+    import logging
 
     from broker.rotation import rotate_embedded
     from ops.supervisor.run_file import read_run_file
+
+    # Old logins are tried until they open nothing, and may end while one is being tried: no news to whoever asked.
+    logging.getLogger("inferflux.broker").addHandler(logging.NullHandler())
+    logging.getLogger("inferflux.broker").propagate = False
 
     running = read_run_file(data_dir)
     if running is None or running.nats.pid is None:
