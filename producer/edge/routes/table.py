@@ -3,6 +3,7 @@
 from producer.edge.operation import Route
 from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
 from producer.edge.routes.admin import api_keys, audit, guardrails, policy, rate_limit
+from producer.edge.routes.admin import models as admin_models
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion),
@@ -22,6 +23,12 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
     Route("GET", "/v1/admin/guardrails", guardrails.show_guardrails),
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
+    Route("GET", "/v1/admin/models", admin_models.list_admin_models),
+    Route("POST", "/v1/admin/models", admin_models.load_model),
+    Route("GET", "/v1/admin/models/default", admin_models.show_default_model),
+    Route("PUT", "/v1/admin/models/default", admin_models.set_default_model),
+    Route("PATCH", "/v1/admin/models/{id:path}", admin_models.change_model),
+    Route("DELETE", "/v1/admin/models/{id:path}", admin_models.unload_model),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/v1/admin/policy/versions", policy.list_policy_versions),
     Route("POST", "/v1/admin/policy/rollback", policy.roll_back_policy),
