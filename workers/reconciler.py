@@ -256,6 +256,7 @@ class Reconciler:
         self._metrics.model_loads.labels(model_id, "ok").inc()
         await held.intake.pull()
         await self._until_queue_is_made(model_id)
+        self._loading = None
         log.info("model %s is served", model_id, extra={"backend": held.served.backend})
         self._on_change()
         if old is not None:
