@@ -68,17 +68,19 @@ class Topology:
         """Only the streams and buckets, for when the models are not known yet. Raises as `diff` does."""
         return await self._apply(None, 0)
 
-    async def apply(self, models: Sequence[ModelCard], fleet_slots: int) -> list[Change]:
-        """Create and update what differs; consumers of unknown models go once nothing waits in them.
+    async def apply(self, models: Sequence[ModelCard], fleet_slots: int, *, prune: bool = True) -> list[Change]:
+        """Create and update what differs; with `prune` consumers of unknown models go once nothing waits in them.
 
         Several appliers may run at once: what another one did meanwhile is looked at again. Raises as `diff` does.
         """
-        return await self._apply(models, fleet_slots)
+        return await self._apply(models, fleet_slots, prune=prune)
 
-    async def _apply(self, models: Sequence[ModelCard] | None, fleet_slots: int) -> list[Change]:
+    async def _apply(self, models: Sequence[ModelCard] | None, fleet_slots: int, *, prune: bool = True) -> list[Change]:
         done: list[Change] = []
         for attempt in range(_PASSES):
             plan = await self._plan(models, fleet_slots)
+            if not prune:
+                plan = [(change, config) for change, config in plan if change.action != "delete"]
             try:
                 for change, config in plan:
                     await self._do(change, config)

@@ -18,7 +18,8 @@ _RETRY_S = 1.0
 class TopologyKeeper:
     """Keeps the topology applied: now, after every reconnection, and when models or the fleet's slots change.
 
-    Also once a minute, for the consumers of removed models that have run empty by then.
+    Also once a minute, for the consumers of removed models that have run empty by then. Not at once: edges that have
+    not heard of the removal yet may still let requests in.
     """
 
     def __init__(self, topology: Topology, registry: Registry) -> None:
@@ -58,9 +59,9 @@ class TopologyKeeper:
     def _wanted(self) -> tuple[list[ModelCard], int]:
         return list(self._registry.models.values()), self._registry.slots()
 
-    async def _apply(self) -> None:
+    async def _apply(self, *, prune: bool = True) -> None:
         wanted = self._wanted()
-        await self._topology.apply(*wanted)
+        await self._topology.apply(*wanted, prune=prune)
         self._applied = wanted
 
     async def _run(self) -> None:
@@ -69,12 +70,13 @@ class TopologyKeeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
+            is_due = not self._wake.is_set() and not trouble
             self._wake.clear()
             await self._connection.wait_connected(_PERIOD_S)
             try:
                 await self._topology.apply_streams()  # a lost bucket would otherwise look like no models
                 await self._registry.start()
-                await self._apply()
+                await self._apply(prune=is_due)
                 wait_s, trouble = _PERIOD_S, ""
             except BrokerError as error:
                 if trouble != str(error):

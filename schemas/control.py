@@ -1,5 +1,6 @@
 """Documents in the registry buckets: what should be served, and who serves it now."""
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -8,7 +9,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 RESERVED_NAME = "default"
 
 
-class ModelOptions(BaseModel):
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class ServingOptions(BaseModel):
     """How a model is served, as settings, API and manifest say it. None leaves a choice to the backend.
 
     The ranges are those of the settings table. `chat_template` is Jinja text, or a file on the worker's machine.
@@ -18,7 +22,6 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     backend: Literal["auto", "llama_cpp", "torch", "mlx", "echo"] = "auto"
     aliases: tuple[Name, ...] = ()
     context: int | None = Field(default=None, strict=True, ge=16, le=2**24)
@@ -34,7 +37,7 @@ class ModelOptions(BaseModel):
     no_worker: Literal["refuse", "queue"] = "refuse"
 
 
-class ModelCard(ModelOptions):
+class ModelCard(ServingOptions):
     """A model that should be served (bucket `models`): from a configuration, an administrator or a manifest.
 
     `configured` is the digest of the configuration that was last looked at for this id: while it stays the same, what
@@ -43,6 +46,7 @@ class ModelCard(ModelOptions):
     """
 
     id: Name
+    source: Source
     default: bool = False
     created: int
     origin: Literal["config", "admin", "manifest"] = "config"
@@ -54,8 +58,8 @@ class ModelCard(ModelOptions):
         return (self.id, *self.aliases)
 
     def load_key(self) -> str:
-        """What a worker loads: two cards with the same key are served by the same engine."""
-        return self.model_dump_json(include=_LOADED)
+        """A digest of what a worker loads: two cards with the same key are served by the same engine."""
+        return hashlib.sha256(self.model_dump_json(include=_LOADED).encode()).hexdigest()[:16]
 
 
 _LOADED = {
@@ -83,6 +87,7 @@ class ServedModel(BaseModel):
 
     `context` is the most tokens a sequence may have. `max_token_bytes` bounds what one token can stand for, so that an
     edge without a tokenizer refuses only what certainly cannot fit; `bytes_per_token` is the measured mean.
+    `load_key` is that of the card which was loaded; empty for a model of the worker's own configuration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,13 +101,15 @@ class ServedModel(BaseModel):
     max_token_bytes: int
     bytes_per_token: float
     has_chat_template: bool
+    load_key: str = ""
 
 
 class WorkerAdvert(BaseModel):
     """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s).
 
     `failed` says why a model is not served here, or not as its card says now; an earlier load of it may serve on.
-    A cordoned one takes no new work and stays; one that drains leaves when it has done what it has.
+    `failed_keys` are the load keys of these. A cordoned one takes no new work and stays; one that drains leaves when it
+    has done what it has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +123,7 @@ class WorkerAdvert(BaseModel):
     draining: bool = False
     loading: tuple[LoadingModel, ...] = ()
     failed: dict[str, str] = Field(default_factory=dict)
+    failed_keys: dict[str, str] = Field(default_factory=dict)
     cordoned: bool = False
 
     @property

@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     NO_WORKER = "no_worker"
     MODEL_LOADING = "model_loading"
     WORKER_UNAVAILABLE = "worker_unavailable"
+    MODEL_LOAD_FAILED = "model_load_failed"
     BROKER_UNAVAILABLE = "broker_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
@@ -78,6 +79,7 @@ _KINDS = {
     ErrorCode.URI_TOO_LONG: ErrorKind(414, _INVALID),
     ErrorCode.HEADERS_TOO_LARGE: ErrorKind(431, _INVALID),
     ErrorCode.IDEMPOTENCY_MISMATCH: ErrorKind(422, _INVALID),
+    ErrorCode.MODEL_LOAD_FAILED: ErrorKind(422, _INVALID),
     ErrorCode.QUEUE_FULL: ErrorKind(429, "rate_limit_error"),
     ErrorCode.RATE_LIMITED: ErrorKind(429, "rate_limit_error"),
     ErrorCode.BUDGET_EXCEEDED: ErrorKind(429, "rate_limit_error"),

@@ -13,9 +13,8 @@ _STEP = 0.05
 class Loading:
     """Written by the threads that load, read by the event loop. `on_step` may be called on any thread."""
 
-    def __init__(self, model_id: str, key: str, on_step: Callable[[], None]) -> None:
+    def __init__(self, model_id: str, on_step: Callable[[], None]) -> None:
         self.model_id = model_id
-        self.key = key
         self._on_step = on_step
         self._lock = Lock()
         self._began_at = time.monotonic()

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from broker.backlog import has_queue
 from broker.connection import Connection
+from broker.errors import BrokerError
 from schemas.control import LoadingModel, ServedModel
 from workers.config import NotForThisWorker, WorkerConfig, WorkerModel
 from workers.differences import Failure, compare
@@ -27,6 +29,8 @@ log = logging.getLogger("inferflux.worker")
 
 # How often the files of models that did not load are looked at.
 LOOK_EVERY_S = 1.0
+QUEUE_MADE_S = 5.0
+QUEUE_POLL_S = 0.05
 
 
 class TooLittleMemory(RunnerError):
@@ -57,6 +61,7 @@ class Reconciler:
         make_intake: Callable[[WorkerModel], Intake],
         on_change: Callable[[], None],
     ) -> None:
+        self._connection = connection
         self._config = config
         self._metrics = metrics
         self._make_intake = make_intake
@@ -86,6 +91,10 @@ class Reconciler:
     @property
     def failed(self) -> dict[str, str]:
         return {model_id: failure.reason for model_id, failure in self._failed.items()}
+
+    @property
+    def failed_keys(self) -> dict[str, str]:
+        return {model_id: failure.key for model_id, failure in self._failed.items()}
 
     @property
     def credit(self) -> int:
@@ -187,7 +196,10 @@ class Reconciler:
 
     async def _load(self, model_id: str, wish: Wish) -> None:
         stamp = _stamp(wish)
-        self._loading = loading = Loading(model_id, wish.key, self._progressed)
+        self._loading = loading = Loading(model_id, self._progressed)
+        before = self._failed.get(model_id)
+        if before is not None and before.key != wish.key:  # that is about a card of the past
+            del self._failed[model_id]
         self._on_change()
         try:
             held = await self._open(wish, loading)
@@ -213,10 +225,13 @@ class Reconciler:
         spec = replace(model.spec, progress=loading.progress)
         intake = self._make_intake(replace(model, spec=spec))
         try:
-            return _Held(wish.key, intake, await intake.open(), model.memory_bytes)
+            served = await intake.open()
         except BaseException:
             await intake.close()
             raise
+        if wish.card is not None:
+            served = served.model_copy(update={"load_key": wish.key})
+        return _Held(wish.key, intake, served, model.memory_bytes)
 
     def _check_memory(self, model: WorkerModel) -> None:
         budget = self._config.memory_bytes
@@ -240,10 +255,21 @@ class Reconciler:
         self._skipped.pop(model_id, None)
         self._metrics.model_loads.labels(model_id, "ok").inc()
         await held.intake.pull()
+        await self._until_queue_is_made(model_id)
+        self._loading = None
         log.info("model %s is served", model_id, extra={"backend": held.served.backend})
         self._on_change()
         if old is not None:
             self._let_go(old, is_unloaded=False)
+
+    async def _until_queue_is_made(self, model_id: str) -> None:
+        """A registered model gets its queue at about the same time. Whoever hears of us shall find it."""
+        with contextlib.suppress(TimeoutError, BrokerError):
+            async with asyncio.timeout(QUEUE_MADE_S):
+                while self._registration.is_registered(model_id):
+                    if await has_queue(self._connection, model_id, lanes=self._config.lanes):
+                        return
+                    await asyncio.sleep(QUEUE_POLL_S)
 
     def _note_failure(self, model_id: str, wish: Wish, stamp: object, error: Exception) -> None:
         reason = str(error) or repr(error)

@@ -166,6 +166,7 @@ class _Worker:
             cordoned=self._orders.is_cordoned,
             loading=self._reconciler.loading,
             failed=self._reconciler.failed,
+            failed_keys=self._reconciler.failed_keys,
         )
 
     async def _asked_to_drain(self) -> None:

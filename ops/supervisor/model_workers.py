@@ -92,12 +92,15 @@ class Workers:
                 model.services, model.successors = model.successors, []
 
     async def first_ready(self) -> None:
-        """Wait until each serves or has failed. A failure is logged; when nothing serves, CannotStart is raised."""
+        """Wait until each serves or has failed. A failure is logged; when nothing that is configured serves,
+        CannotStart is raised. What administrators have loaded they can also mend, if `up` runs.
+        """
         started = await asyncio.gather(
             *(_has_started(model, service) for model in self.models.values() for service in model.services)
         )
         failures = [model.failure for model in self.models.values() if model.failure is not None]
-        if failures and not any(started):
+        is_mendable = any(model.card is not None and model.card.origin != "config" for model in self.models.values())
+        if failures and not any(started) and not is_mendable:
             raise CannotStart("; ".join(failures))
 
     async def _change(self, model: ModelWorkers, card: ModelCard) -> None:

@@ -1,7 +1,6 @@
 """`inferflux up`, from lock to drain."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -109,6 +108,7 @@ class Up:
             await wait_until_ready(self._probed_url())
         self._say_ready()
         self._following = asyncio.create_task(self._follow_models(self._fleet), name="models")
+        self._following.add_done_callback(_tell_failure)
 
     async def _start_broker(self) -> Path | None:
         """Start the embedded server, unless NATS is elsewhere; returns where the logins are."""
@@ -212,8 +212,7 @@ class Up:
     async def _stop_following(self) -> None:
         if self._following is not None:
             self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError, BrokerError):
-                await self._following
+            await asyncio.gather(self._following, return_exceptions=True)
 
     async def _drain(self) -> None:
         await self._stop_following()
@@ -243,6 +242,11 @@ class Up:
 
     def _signalled(self) -> None:
         (self._force_asked if self._stop_asked.is_set() else self._stop_asked).set()
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s are not followed any more: %r", task.get_name(), error, exc_info=error)
 
 
 def _running_worker(service: Service) -> RunningWorker:

@@ -1,15 +1,26 @@
 """Models as the API shows them, from the registry's cards and the workers' adverts."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol
 
 from producer.policy.effective import EffectivePolicy
-from schemas.control import ModelCard, ServedModel, WorkerAdvert
+from schemas.control import LoadingModel, ModelCard, ServedModel, WorkerAdvert
 from schemas.errors import ErrorCode, ServingError
 from schemas.routing import RoutingPolicy
 
 DEFAULT = "default"
 _MAX_SHOWN = 80
+_NO_OPTIONS = frozenset({"id", "created", "origin", "source"})
+
+
+class LoadOutcome(StrEnum):
+    """Of a load: nobody has begun it, it goes on, a worker serves it, all that tried have failed."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    SERVED = "served"
+    FAILED = "failed"
 
 
 class RegistryView(Protocol):
@@ -66,6 +77,30 @@ class Models:
         """One entry for each live worker that takes work for the model."""
         return self._registry.serving(model_id)
 
+    def loading(self, model_id: str) -> list[tuple[str, LoadingModel]]:
+        """Who is loading a model, by worker, and how far it is."""
+        return [
+            (worker.id, loading) for worker in self._live() for loading in worker.loading if loading.model == model_id
+        ]
+
+    def failed(self, model_id: str) -> dict[str, str]:
+        """Why a model is not served, or not as its card says now, by worker."""
+        return {worker.id: worker.failed[model_id] for worker in self._live() if model_id in worker.failed}
+
+    def outcome(self, card: ModelCard) -> LoadOutcome:
+        """What has become of the load that a card asks for."""
+        key = card.load_key()
+        served = [worker for worker in self._live() for model in worker.models if _is_load(model, card, key)]
+        if served:
+            return LoadOutcome.SERVED
+        if self.loading(card.id):
+            return LoadOutcome.LOADING
+        failed = [worker for worker in self._live() if worker.failed_keys.get(card.id) == key]
+        return LoadOutcome.FAILED if failed else LoadOutcome.WAITING
+
+    def _live(self) -> list[WorkerAdvert]:
+        return [worker for worker in self._registry.workers.values() if not worker.draining]
+
     def num_slots(self, model_id: str) -> int:
         return sum(served.slots for served in self.serving(model_id))
 
@@ -119,4 +154,30 @@ class Models:
             "max_output_tokens": card.max_output_tokens,
             "ready": bool(backends),
             "backends": backends,
+            "loading": [
+                {
+                    "worker": worker,
+                    "stage": loading.stage,
+                    "fraction": loading.fraction,
+                    "elapsed_s": loading.elapsed_s,
+                }
+                for worker, loading in self.loading(card.id)
+            ],
+            "failed": [{"worker": worker, "reason": reason} for worker, reason in self.failed(card.id).items()],
         }
+
+    def describe_fully(self, card: ModelCard) -> dict[str, Any]:
+        """A model as administrators see it."""
+        options = card.model_dump(mode="json", exclude={"configured", "load_count", "default"})
+        return {
+            **self.describe(card),
+            "state": str(self.outcome(card)),
+            "origin": card.origin,
+            "source": card.source,
+            "options": {name: value for name, value in options.items() if name not in _NO_OPTIONS},
+        }
+
+
+def _is_load(model: ServedModel, card: ModelCard, key: str) -> bool:
+    """Whether this is what the card asks for; a worker with a configuration of its own goes by that."""
+    return model.id == card.id and (model.load_key == key or (not model.load_key and card.origin == "config"))

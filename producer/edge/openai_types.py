@@ -185,6 +185,18 @@ class BackendInfo(BaseModel):
     slots: int
 
 
+class LoadingInfo(BaseModel):
+    worker: str
+    stage: str
+    fraction: float | None
+    elapsed_s: float
+
+
+class FailedInfo(BaseModel):
+    worker: str
+    reason: str
+
+
 class ModelInfo(BaseModel):
     id: str
     object: Literal["model"]
@@ -197,6 +209,8 @@ class ModelInfo(BaseModel):
     max_output_tokens: int
     ready: bool
     backends: list[BackendInfo]
+    loading: list[LoadingInfo]
+    failed: list[FailedInfo]
 
 
 class ModelList(BaseModel):

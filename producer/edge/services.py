@@ -39,6 +39,7 @@ from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
 from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
+from producer.edge.model_changes import ModelChanges
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
 from producer.edge.position import Position, position_of
@@ -78,6 +79,7 @@ class Services:
     models: Models
     fleet: Fleet
     in_flight: InFlightRequests
+    model_changes: ModelChanges
     policy: LivePolicy
     policy_store: PolicyStore
     lockout: Lockout
@@ -238,6 +240,7 @@ def _build(
         models=models,
         fleet=Fleet(registry, control, lambda: connection.max_payload),
         in_flight=InFlightRequests(connection, joining),
+        model_changes=ModelChanges(registry, models, audit),
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),
@@ -275,7 +278,7 @@ def _build(
             estimate_size,
             guardrails,
             *extra_stages,
-            LiveWorker(demand),
+            LiveWorker(demand, models),
             WithinLimits(limiter),
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),

@@ -132,7 +132,7 @@ async def test_unknown_and_forbidden_models() -> None:
 
 async def test_a_missing_worker_refuses_or_queues_and_is_demand() -> None:
     demand = Demand()
-    stage = LiveWorker(demand)
+    stage = LiveWorker(demand, Models(FakeRegistry()))
     await stage(admission())
     asked = admission()
     asked.serving = ()

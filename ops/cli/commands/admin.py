@@ -7,6 +7,7 @@ from ops.cli.program import Entry, LazyGroup
 _COMMANDS = "ops.cli.commands"
 ENTRIES = {
     "api-keys": Entry(f"{_COMMANDS}.admin_api_keys", "API keys: list, issue, rotate, update, revoke."),
+    "models": Entry(f"{_COMMANDS}.admin_models", "Which models are served: load, unload, set the default, list."),
     "policy": Entry(f"{_COMMANDS}.admin_policy", "What is allowed: show, versions, roll back, reset, export, import."),
     "rate-limit": Entry(f"{_COMMANDS}.admin_rate_limit", "What keys, tenants and models may use."),
     "guardrails": Entry(f"{_COMMANDS}.admin_guardrails", "What prompts and answers may not hold."),
@@ -28,6 +29,7 @@ def command() -> None:
     \b
       inferctl admin api-keys issue NAME --scope generate
       inferctl admin api-keys revoke NAME
+      inferctl admin models --load ./model.gguf --default
       inferctl admin policy show
       inferctl admin rate-limit --set 60
       inferctl admin autoscale

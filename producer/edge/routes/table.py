@@ -15,6 +15,7 @@ from producer.edge.routes.admin import (
     routing,
     workers,
 )
+from producer.edge.routes.admin import models as admin_models
 from producer.edge.routes.admin import requests as admin_requests
 
 ROUTES: tuple[Route, ...] = (
@@ -41,6 +42,12 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/v1/admin/guardrails", guardrails.put_guardrails),
     Route("GET", "/v1/admin/oidc", oidc.show_oidc),
     Route("PUT", "/v1/admin/oidc", oidc.put_oidc),
+    Route("GET", "/v1/admin/models", admin_models.list_admin_models),
+    Route("POST", "/v1/admin/models", admin_models.load_model),
+    Route("GET", "/v1/admin/models/default", admin_models.show_default_model),
+    Route("PUT", "/v1/admin/models/default", admin_models.set_default_model),
+    Route("PATCH", "/v1/admin/models/{id:path}", admin_models.change_model),
+    Route("DELETE", "/v1/admin/models/{id:path}", admin_models.unload_model),
     Route("GET", "/v1/admin/policy", policy.show_policy),
     Route("GET", "/v1/admin/policy/versions", policy.list_policy_versions),
     Route("POST", "/v1/admin/policy/rollback", policy.roll_back_policy),
