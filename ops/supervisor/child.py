@@ -54,6 +54,10 @@ class Child:
         """Ask it to drain."""
         self._signal(signal.SIGTERM)
 
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again. It has to serve already: before that it would die of it."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 

@@ -24,8 +24,9 @@ CLOSING_S = 2.0
 class Fleet:
     """Holds the topology role for as long as `up` runs."""
 
-    def __init__(self, connection: Connection, registry: Registry, keeper: TopologyKeeper) -> None:
+    def __init__(self, connection: Connection, topology: Topology, registry: Registry, keeper: TopologyKeeper) -> None:
         self._connection = connection
+        self._topology = topology
         self._registry = registry
         self._keeper = keeper
         self._handing_back: set[asyncio.Task[None]] = set()
@@ -38,7 +39,7 @@ class Fleet:
         connection = await Connection.open(config)
         topology = Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)
         registry = Registry(connection)
-        fleet = cls(connection, registry, TopologyKeeper(topology, registry))
+        fleet = cls(connection, topology, registry, TopologyKeeper(topology, registry))
         try:
             changes = await register(topology, registry, cards, is_ours_alone=is_ours_alone)
             log.info("topology applied", extra={"changes": len(changes), "models": [card.id for card in cards]})
@@ -47,6 +48,14 @@ class Fleet:
             await fleet.close()
             raise
         return fleet
+
+    async def register(self, cards: Sequence[ModelCard], gone: Sequence[str]) -> None:
+        """Cards of a configuration that has changed; `gone` are models that it no longer has. Raises BrokerError."""
+        await register(self._topology, self._registry, cards, is_ours_alone=False)
+        for model_id in gone:
+            card = self._registry.models.get(model_id)
+            if card is not None and card.origin == "config":
+                await self._registry.delete_model(model_id)
 
     def worker_ended(self, worker_id: str, started_at: float) -> None:
         """Give what it still held to others, now rather than when its leases run out. `started_at` is Unix time."""

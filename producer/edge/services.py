@@ -36,6 +36,7 @@ from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
 from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
+from producer.edge.manifest import ManifestStanding
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
 from producer.edge.position import Position, position_of
@@ -70,7 +71,9 @@ class Services:
     connection: Connection
     hub: JournalHub
     queue: WorkQueue
+    registry: Registry
     models: Models
+    manifest: ManifestStanding
     policy: LivePolicy
     policy_store: PolicyStore
     lockout: Lockout
@@ -215,7 +218,9 @@ def _build(
         connection=connection,
         hub=hub,
         queue=queue,
+        registry=registry,
         models=models,
+        manifest=ManifestStanding(metrics),
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),

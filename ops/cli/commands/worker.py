@@ -35,21 +35,25 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
     One process serves models of one backend; with more of them configured, start a worker for each with --only.
 
     SIGTERM hands unfinished work back; another worker continues it. A second one forces.
+    SIGHUP reads the configuration again.
     """
     from broker.errors import BrokerError
     from broker.roles import Role
     from ops.cli.loop import run
     from ops.errors import CannotStart, Failure
     from ops.logs import configure
+    from ops.reload.plain import WORKER_CONCERNS
+    from ops.reload.sources import SettingsSources
+    from ops.reload.worker import with_reloads
     from ops.serving.broker import broker_config
     from ops.serving.ids import process_id
     from ops.serving.plan import plan_models, refuse_mixture
-    from ops.settings.loader import load
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
     from workers.worker import WorkerFailed, run_worker
 
-    settings = load(os.environ, given_flags(params))
+    sources = SettingsSources(given_flags(params), *WORKER_CONCERNS)
+    settings = sources.settings
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
     plan = plan_models(settings, only=only)
@@ -68,7 +72,7 @@ def command(worker_id: str | None, only: tuple[str, ...], ready_file: Path | Non
 
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
-        run(run_worker(config, broker, on_ready=on_ready))
+        run(with_reloads(run_worker(config, broker, on_ready=on_ready), sources))
     except (BrokerError, RunnerError) as error:
         raise CannotStart(str(error)) from None
     except WorkerFailed as error:
