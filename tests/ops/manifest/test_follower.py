@@ -37,8 +37,7 @@ class Following:
 
     def __init__(self, broker: Broker, path: Path) -> None:
         self.registry = Registry(broker.edge, watch_workers=False)
-        self.metrics = EdgeMetrics(CollectorRegistry())
-        self.standing = ManifestStanding(self.metrics)
+        self.standing = ManifestStanding(EdgeMetrics(CollectorRegistry()))
         self.standing.begin(path)
         self._follower = ManifestFollower(path, self.registry, self.standing, poll_s=0.05, settle_s=0.01)
 
@@ -59,14 +58,6 @@ class Following:
         """Of the models that manifests have registered."""
         return {card.id for card in self.registry.models.values() if card.origin == "manifest"}
 
-    @property
-    def reason(self) -> str:
-        assert self.standing.current is not None
-        return self.standing.current.reason or ""
-
-    def metric(self, name: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"inferflux_{name}")
-
 
 async def test_an_edge_serves_on_whatever_happens_to_its_manifest(
     broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -86,6 +77,9 @@ async def test_an_edge_serves_on_whatever_happens_to_its_manifest(
 
         def status() -> Any:
             return held[0].manifest.current
+
+        def errors() -> float | None:
+            return held[0].metrics.registry.get_sample_value("inferflux_manifest_errors_total")
 
         async def serves() -> bool:
             answer = await edge.post({**chat(), "model": "echo"})
@@ -113,7 +107,7 @@ async def test_an_edge_serves_on_whatever_happens_to_its_manifest(
         for number, (text, words) in enumerate(faults.items(), 1):
             caplog.clear()
             write_document(path, text)
-            await until(lambda number=number: held[0].metrics.manifest_errors._value.get() == number)  # type: ignore[misc]
+            await until(lambda number=number: errors() == number)  # type: ignore[misc]
             assert words in status().reason and not status().is_ok
             assert status().models == ("echo", "second")
             assert await metric("manifest_ok") == "0.0"

@@ -43,12 +43,13 @@ async def test_files_that_come_go_and_are_replaced_are_told(
     path.write_text("first")
     followed = Followed(path, FileWatch(path, poll_s, NOTHING_SEEN, settle_s=0.01))
     await until(lambda: followed.seen == ["first"])
-    watched = asyncio.Event()  # the folder may not be watched yet: move something until it is
-    while poll_s == LONG_S and not watched.is_set():
+
+    def is_watched() -> bool:
+        """The folder may not be watched yet: something moves until it is."""
         path.write_text("second" if path.read_text() == "first" else "first")
-        await asyncio.sleep(0.05)
-        if len(followed.seen) > 1:
-            watched.set()
+        return len(followed.seen) > 1
+
+    await until(is_watched, every_s=0.2)
     (tmp_path / "new").write_text("replaced")
     (tmp_path / "new").replace(path)
     await until(lambda: followed.seen[-1] == "replaced")
