@@ -23,9 +23,9 @@ from ops.serving.machine import LIBRARIES
 from ops.serving.plan import plan_models
 from ops.settings.errors import SettingsError
 from ops.settings.loader import load
-from ops.settings.model_ids import model_id_of
 from ops.supervisor.child import python_command
 from ops.supervisor.run_file import read_run_file
+from schemas.model_names import model_id_of
 
 # The echo runner's tokens are bytes.
 ECHO_CONTEXT = 2048

@@ -7,11 +7,11 @@ from typing import TypeVar
 from ops.settings import table
 from ops.settings.environment import ModelVariable, id_token
 from ops.settings.errors import SettingsError, nearest
-from ops.settings.model_ids import model_id_of
 from ops.settings.model_list import Draft
 from ops.settings.setting import Given, Origin, Setting, read
 from ops.settings.settings import ModelSettings
 from ops.settings.yaml_file import ModelDrafts
+from schemas.model_names import model_id_of
 
 T = TypeVar("T")
 

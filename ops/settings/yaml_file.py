@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from ops.settings.errors import SettingsError, nearest
-from ops.settings.model_ids import model_id_of
 from ops.settings.setting import Given, Origin
 from ops.settings.table import MODEL_FIELDS, PLAIN
+from schemas.model_names import model_id_of
 
 ModelDrafts = dict[str, dict[str, Given]]
 

@@ -4,7 +4,7 @@ import pytest
 
 from ops.settings.errors import SettingsError
 from ops.settings.loader import load
-from ops.settings.model_ids import model_id_of
+from schemas.model_names import model_id_of
 
 
 def models(**environ: str) -> dict[str, object]:
