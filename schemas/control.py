@@ -35,6 +35,7 @@ class ServingOptions(BaseModel):
     queue_max: int = Field(default=256, strict=True, ge=0, le=10_000_000)
     queue_max_tokens: int = Field(default=131_072, strict=True, ge=0, le=10**12)
     no_worker: Literal["refuse", "queue"] = "refuse"
+    origin: Literal["config", "admin", "manifest"] = "config"
 
 
 class ModelCard(ServingOptions):

@@ -57,12 +57,6 @@ def parse(source: str) -> HubReference:
     return HubReference(org, repo, file if slash else None, revision)
 
 
-def file_stem(source: str) -> str:
-    """What a model is called that is named by its source alone: the file without its ending, else the repository."""
-    name = source.removeprefix(PREFIX).partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
-    return name[: -len(".gguf")] if name.lower().endswith(".gguf") else name
-
-
 def is_safe_path(path: str) -> bool:
     """Whether a path of a repository stays inside the folder that it is put in, and hides nothing."""
     parts = path.split("/")

@@ -36,9 +36,14 @@ def read_models(
         drafts = {only_id: {**drafts.get(only_id, {}), "source": Given(only_source, Origin("--model"))}}
     for variable in variables:
         drafts[_id_of(variable, drafts)][variable.field] = variable.given
+    return _with_one_default(read_model_set(drafts), default_id)
+
+
+def read_model_set(drafts: ModelDrafts) -> tuple[ModelSettings, ...]:
+    """Models that stand together, with or without a default among them. Raises SettingsError."""
     models = tuple(_read_model(model_id, fields) for model_id, fields in drafts.items())
     _check_names(models)
-    return _with_one_default(models, default_id)
+    return models
 
 
 def model_from_source(source: str) -> ModelSettings:

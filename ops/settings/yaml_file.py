@@ -8,19 +8,26 @@ import yaml
 from ops.settings.errors import SettingsError, nearest
 from ops.settings.setting import Given, Origin
 from ops.settings.table import MODEL_FIELDS, PLAIN
+from schemas.model_names import model_id_of
 
 ModelDrafts = dict[str, dict[str, Given]]
 
 
 class ConfigFile:
-    """`values` by key, `models` by id and field. Raises SettingsError: not readable, not YAML, an unknown key."""
+    """`values` by key, `models` by id and field; `has_models` when there is a list of them, an empty one perhaps.
 
-    def __init__(self, path: Path) -> None:
+    Reads `text` instead of the file where it is given. In a manifest `path` is another word for a model's `source`, and
+    a model without an id is called by it. Raises SettingsError: not readable, not YAML, an unknown key.
+    """
+
+    def __init__(self, path: Path, text: str | None = None, *, is_manifest: bool = False) -> None:
         self.values: dict[str, Given] = {}
         self.models: ModelDrafts = {}
+        self.has_models = False
+        self._is_manifest = is_manifest
         self._name = path.name
         try:
-            self._loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+            self._loader = yaml.SafeLoader(path.read_text(encoding="utf-8") if text is None else text)
             root = self._loader.get_single_node()
             if root is not None and not _is_null(root):
                 self._take_section(root, "")
@@ -45,6 +52,7 @@ class ConfigFile:
     def _take_models(self, node: yaml.Node) -> None:
         if _is_null(node):
             return
+        self.has_models = True
         if isinstance(node, yaml.SequenceNode):
             for item in node.value:
                 self._take_model(item, None)
@@ -58,11 +66,17 @@ class ConfigFile:
         for field, value in self._pairs(node, "a model"):
             if field.value == "id":
                 model_id = self._model_id(value, model_id)
+            elif field.value in ("path", "source") and self._is_manifest:
+                if "source" in fields:
+                    raise SettingsError(f"{field.value} ({self._origin(field)}): the model's source stands twice")
+                fields["source"] = self._given(value)
             elif field.value in MODEL_FIELDS:
                 fields[field.value] = self._given(value)
             else:
                 hint = nearest(field.value, MODEL_FIELDS)
                 raise self._unknown(field, f"models.{model_id or '<id>'}.{field.value}", hint)
+        if model_id is None and "source" in fields and self._is_manifest:
+            model_id = model_id_of(str(fields["source"].value))
         if model_id is None:
             raise SettingsError(f"models ({self._origin(node)}): a model without id")
         if model_id in self.models:

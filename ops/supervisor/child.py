@@ -58,6 +58,10 @@ class Child:
         """Ask a worker to end what it has taken, and to leave then."""
         self._signal(signal.SIGUSR1)
 
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again. It has to serve already: before that it would die of it."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 

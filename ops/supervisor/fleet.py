@@ -22,13 +22,24 @@ CLOSING_S = 2.0
 
 
 class Fleet:
-    """Holds the topology role for as long as `up` runs."""
+    """Holds the topology role for as long as `up` runs. `own` are the models of its configuration; `is_alone`: of no
+    other configuration is anything in this broker.
+    """
 
     def __init__(
-        self, connection: Connection, registry: Registry, keeper: TopologyKeeper, is_ours: Callable[[ModelCard], bool]
+        self,
+        connection: Connection,
+        topology: Topology,
+        registry: Registry,
+        keeper: TopologyKeeper,
+        own: set[str],
+        *,
+        is_alone: bool,
     ) -> None:
         self._connection = connection
-        self._is_ours = is_ours
+        self._topology = topology
+        self._own = own
+        self._is_alone = is_alone
         self._registry = registry
         self._keeper = keeper
         self._handing_back: set[asyncio.Task[None]] = set()
@@ -41,14 +52,8 @@ class Fleet:
         connection = await Connection.open(config)
         topology = Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)
         registry = Registry(connection)
-        own = {card.id for card in cards}
-        fleet = cls(
-            connection,
-            registry,
-            TopologyKeeper(topology, registry),
-            # Of another configuration's models its own workers take care.
-            lambda card: is_ours_alone or card.origin != "config" or card.id in own,
-        )
+        keeper, own = TopologyKeeper(topology, registry), {card.id for card in cards}
+        fleet = cls(connection, topology, registry, keeper, own, is_alone=is_ours_alone)
         try:
             changes = await register(topology, registry, cards, is_ours_alone=is_ours_alone)
             log.info("topology applied", extra={"changes": len(changes), "models": [card.id for card in cards]})
@@ -64,6 +69,10 @@ class Fleet:
         cards = sorted(self._registry.models.values(), key=lambda card: not card.default)
         return {card.id: card for card in cards if self._is_ours(card)}
 
+    def _is_ours(self, card: ModelCard) -> bool:
+        """Of another configuration's models its own workers take care."""
+        return self._is_alone or card.origin != "config" or card.id in self._own
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Called on the loop after each change of models or workers."""
         self._registry.on_change(callback)
@@ -72,6 +81,16 @@ class Fleet:
         """Whether a worker says that it does."""
         advert = self._registry.workers.get(worker_id)
         return advert is not None and any(served.id == model_id for served in advert.models)
+
+    async def register(self, cards: Sequence[ModelCard], gone: Sequence[str]) -> None:
+        """Cards of a configuration that has changed; `gone` are models that it no longer has. Raises BrokerError."""
+        self._own.update(card.id for card in cards)
+        self._own.difference_update(gone)
+        await register(self._topology, self._registry, cards, is_ours_alone=False)
+        for model_id in gone:
+            card = self._registry.models.get(model_id)
+            if card is not None and card.origin == "config":
+                await self._registry.delete_model(model_id)
 
     def worker_ended(self, worker_id: str, started_at: float) -> None:
         """Give what it still held to others, now rather than when its leases run out. `started_at` is Unix time."""

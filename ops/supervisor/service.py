@@ -59,6 +59,7 @@ class Service:
         self._facts: Facts | None = None
         self._child: Child | None = None
         self._is_stopping = False
+        self._is_hang_up_due = False
         self._task: asyncio.Task[None] | None = None
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -77,6 +78,13 @@ class Service:
     async def first_ready(self) -> None:
         """Wait until it serves for the first time. Raises CannotStart with the child's own reason."""
         await asyncio.shield(self._first_ready)
+
+    def hang_up(self) -> None:
+        """Have it read its configuration again, now or once it serves."""
+        if self.facts is not None and self._child is not None:
+            self._child.hang_up()
+        else:
+            self._is_hang_up_due = True
 
     async def stop(self, deadline_s: float) -> None:
         """Drain it, and kill it when it has not ended after `deadline_s`."""
@@ -163,6 +171,9 @@ class Service:
         while child.is_running:
             self._facts = _read_facts(launch.ready_file)
             if self.facts is not None:
+                if self._is_hang_up_due:
+                    self._is_hang_up_due = False
+                    child.hang_up()
                 self._on_ready(self)
                 if not self._first_ready.done():
                     self._first_ready.set_result(None)

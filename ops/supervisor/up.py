@@ -12,25 +12,28 @@ from broker.connection import BrokerConfig, bare_url
 from broker.errors import BrokerError
 from broker.roles import Role
 from ops.errors import CannotStart
+from ops.reload.plain import PlainReloader
+from ops.reload.sources import Again, SettingsSources
 from ops.serving.broker import broker_tls
 from ops.serving.keys import shown_key
 from ops.serving.machine import this_machine
 from ops.serving.plan import PlannedModel, plan_model
 from ops.serving.sources import hub_of
 from ops.serving.worker_models import model_settings
-from ops.settings.settings import Settings
 from ops.supervisor.broker_service import BrokerService
 from ops.supervisor.fleet import Fleet
 from ops.supervisor.launches import LaunchContext, clear_ready_files, edge_launcher, worker_launcher
 from ops.supervisor.leftovers import wait_for_leftovers
 from ops.supervisor.lock import DataDirLock
 from ops.supervisor.model_workers import Workers
+from ops.supervisor.models_again import register_again
 from ops.supervisor.output import Output
 from ops.supervisor.ports import choose_nats_port, require_http_port
 from ops.supervisor.readiness import wait_until_ready
 from ops.supervisor.ready import ready_block
 from ops.supervisor.run_file import Running, RunningProcess, RunningWorker, remove_run_file, write_run_file
 from ops.supervisor.service import Launch, Service
+from ops.supervisor.terminal import Terminal
 from ops.supervisor.waits import all_of, first_of
 from schemas.control import ModelCard
 
@@ -39,7 +42,7 @@ log = logging.getLogger("inferflux.up")
 # Beyond the edge's own deadline: time for its last words, and to leave.
 EDGE_LEAVES_S = 10.0
 WORKER_DRAIN_S = 30.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_FORCED = 1
 
 
@@ -47,11 +50,14 @@ class Up:
     """Everything that runs on this machine. Starts broker, topology, edge and workers; drains edge, workers, broker.
 
     `flags` are those of the command, passed on to the children. What a worker still held when it ended, however it did,
-    goes to others at once.
+    goes to others at once. SIGHUP reads the configuration again, here and in the children.
     """
 
-    def __init__(self, settings: Settings, plan: Sequence[PlannedModel], flags: Mapping[str, str]) -> None:
-        self._settings = settings
+    def __init__(self, sources: SettingsSources, plan: Sequence[PlannedModel], flags: Mapping[str, str]) -> None:
+        self._settings = settings = sources.settings
+        self._reloader = PlainReloader(sources, self._reload)
+        self._terminal = Terminal()
+        self._configured = settings
         self._plan = plan
         self._flags = flags
         self._output = Output(sys.stderr, form=settings.logging.format)
@@ -74,7 +80,8 @@ class Up:
         try:
             self._catch_signals()
             if await first_of(self._start(), self._stop_asked):
-                await self._stop_asked.wait()
+                async with self._reloader.running():
+                    await self._stop_asked.wait()
             log.info("draining: edge, workers, broker; a second signal forces")
             return 0 if await first_of(self._drain(), self._force_asked) else EXIT_FORCED
         except BrokerError as error:
@@ -236,9 +243,25 @@ class Up:
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            # nohup ignores SIGHUP, and means it. (A shell ignores SIGINT for background jobs, and does not.)
-            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._signalled)
+        # nohup ignores SIGHUP, and means that of the terminal.
+        stays = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, stays)
+
+    def _hung_up(self, stays: bool) -> None:
+        if self._terminal.is_gone():
+            if not stays:
+                self._signalled()
+            return
+        for service in self._services():
+            service.hang_up()
+        self._reloader.ask()
+
+    async def _reload(self, again: Again) -> None:
+        """Raises CannotStart."""
+        assert self._fleet is not None
+        self._plan = await register_again(self._fleet, again.settings, self._configured, self._plan)
+        self._configured = again.settings
 
     def _signalled(self) -> None:
         (self._force_asked if self._stop_asked.is_set() else self._stop_asked).set()

@@ -39,6 +39,7 @@ from producer.edge.joining import Joining
 from producer.edge.kept import KeptAnswers
 from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
+from producer.edge.manifest import ManifestStanding
 from producer.edge.model_changes import ModelChanges
 from producer.edge.models import Models
 from producer.edge.output_filter import FilterFactory
@@ -76,10 +77,12 @@ class Services:
     connection: Connection
     hub: JournalHub
     queue: WorkQueue
+    registry: Registry
     models: Models
     fleet: Fleet
     in_flight: InFlightRequests
     model_changes: ModelChanges
+    manifest: ManifestStanding
     policy: LivePolicy
     policy_store: PolicyStore
     lockout: Lockout
@@ -237,10 +240,12 @@ def _build(
         connection=connection,
         hub=hub,
         queue=queue,
+        registry=registry,
         models=models,
         fleet=Fleet(registry, control, lambda: connection.max_payload),
         in_flight=InFlightRequests(connection, joining),
         model_changes=ModelChanges(registry, models, audit),
+        manifest=ManifestStanding(metrics),
         policy=policy,
         policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
         lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),

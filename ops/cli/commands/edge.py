@@ -33,6 +33,7 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     from ops.cli.loop import run
     from ops.errors import CannotStart
     from ops.logs import configure
+    from ops.manifest.follower import manifest_beside
     from ops.reload.edge import CONCERNS, reloading_of
     from ops.reload.sources import SettingsSources
     from ops.serving.broker import broker_config
@@ -61,8 +62,16 @@ def command(edge_id: str | None, ready_file: Path | None, **params: Any) -> int:
     raise_open_files()
     try:
         with open_tracer(settings.tracing, own_id) as tracer:
-            reloading = reloading_of(sources, own_id)
-            run(run_edge(config, broker, on_ready=on_ready, reloading=reloading, tracer=tracer))
+            run(
+                run_edge(
+                    config,
+                    broker,
+                    on_ready=on_ready,
+                    reloading=reloading_of(sources, own_id),
+                    beside=[manifest_beside(settings.registry)],
+                    tracer=tracer,
+                )
+            )
     except (BrokerError, PolicyError, PortTaken, TlsUnusable, OSError) as error:
         raise CannotStart(str(error)) from None
     return 0

@@ -1,7 +1,6 @@
 """`inferflux up`."""
 
 import asyncio
-import os
 from typing import Any
 
 import click
@@ -34,16 +33,19 @@ def command(**params: Any) -> int:
       inferflux up --config server.yaml --workers 2
 
     Ctrl-C drains: running answers are finished or kept for the next start. A second one forces.
+    SIGHUP reads the configuration again.
     """
     from ops.logs import configure
+    from ops.reload.plain import UP_CONCERNS
+    from ops.reload.sources import SettingsSources
     from ops.serving.keys import require_keys
     from ops.serving.plan import plan_models
-    from ops.settings.loader import load
     from ops.supervisor.up import Up
     from ops.telemetry.tracing import require_packages
 
     flags = given_flags(params)
-    settings = load(os.environ, flags)
+    sources = SettingsSources(flags, *UP_CONCERNS)
+    settings = sources.settings
     configure(level=settings.logging.level, form=settings.logging.format, process="up")
     require_packages(settings.tracing)
     if not settings.no_edge:
@@ -51,6 +53,6 @@ def command(**params: Any) -> int:
     plan = plan_models(settings)
 
     async def run() -> int:
-        return await Up(settings, plan, flags).run()
+        return await Up(sources, plan, flags).run()
 
     return asyncio.run(run())

@@ -55,25 +55,29 @@ def command(
     load and unload. One process serves models of one backend; for further ones start further workers.
 
     SIGTERM hands unfinished work back; another worker continues it. A second one forces. SIGUSR1 finishes it first.
+    SIGHUP reads the configuration again.
     """
     from broker.errors import BrokerError
     from broker.roles import Role
     from ops.cli.loop import run
     from ops.errors import CannotStart, Failure
     from ops.logs import configure
+    from ops.reload.plain import WORKER_CONCERNS
+    from ops.reload.sources import SettingsSources
+    from ops.reload.worker import with_reloads
     from ops.serving.broker import broker_config
     from ops.serving.ids import process_id
     from ops.serving.machine import this_machine
     from ops.serving.plan import plan_models, refuse_mixture
     from ops.serving.sources import hub_of
     from ops.serving.worker_models import CardPlanner, worker_model
-    from ops.settings.loader import load
     from ops.telemetry.tracing import open_tracer, require_packages
     from workers.config import WorkerConfig
     from workers.runners.base import RunnerError
     from workers.worker import WorkerFailed, run_worker
 
-    settings = load(os.environ, given_flags(params))
+    sources = SettingsSources(given_flags(params), *WORKER_CONCERNS)
+    settings = sources.settings
     own_id = process_id("w", worker_id)
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
     require_packages(settings.tracing)
@@ -103,7 +107,7 @@ def command(
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
         with open_tracer(settings.tracing, own_id) as tracer:
-            run(run_worker(config, broker, on_ready=on_ready, tracer=tracer))
+            run(with_reloads(run_worker(config, broker, on_ready=on_ready, tracer=tracer), sources))
     except (BrokerError, RunnerError) as error:
         raise CannotStart(str(error)) from None
     except WorkerFailed as error:

