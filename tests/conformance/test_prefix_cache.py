@@ -31,7 +31,15 @@ class Generation:
         params = SamplingParams(seed=1, temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
         for number, prompt in enumerate(prompts):
             self.stepper.add(EngineRequest(str(number), TextPrompt(prompt), params))
-        answers: list[list[int]] = [[] for _ in prompts]
+        return self._run(len(prompts))
+
+    def warm(self, prompt: str) -> None:
+        params = SamplingParams(seed=1, max_tokens=1)
+        self.stepper.add(EngineRequest("0", TextPrompt(prompt), params, is_prefill_only=True))
+        assert self._run(1) == [[]]
+
+    def _run(self, num_answers: int) -> list[list[int]]:
+        answers: list[list[int]] = [[] for _ in range(num_answers)]
         while self.stepper.has_work:
             plan = self.stepper.schedule()
             self.stepper.commit(plan, self.stepper.forward(plan))
@@ -92,3 +100,22 @@ def test_answers_with_the_cache_are_those_without(case: RunnerCase, driver: Driv
         assert gaps.max() <= MAX_LOGIT_GAP
         driver.runner.release(handle)
     assert sum(one[0] == other[0] for one, other in zip(answers, plain, strict=True)) >= 0.9 * len(prompts)
+
+
+def test_a_warmed_prompt_is_found_by_the_next_and_gone_when_cleared(case: RunnerCase) -> None:
+    text = f"{TEXTS[0][:80]} "
+    running = Generation(case)
+    running.warm(text)
+    assert running.stepper.stats().completion_tokens_total == 0
+    running.ask(text + TEXTS[1][:20], num_tokens=1)
+    warmed, found = running.cached_tokens
+    assert (warmed, found > 0) == (0, True)
+    cached = running.stepper.stats().kv_cached_tokens
+    freed = running.stepper.clear_cache()
+    assert (freed.tokens, running.stepper.stats().kv_cached_tokens) == (cached, 0)
+    assert freed.entries > 0
+    assert running.stepper.stats().prefix_evictions_total == 0
+    running.stepper.check_integrity()
+    running.ask(text + TEXTS[1][:20], num_tokens=1)
+    assert running.cached_tokens[-1] == 0
+    running.runner.close()
