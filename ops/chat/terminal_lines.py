@@ -52,8 +52,10 @@ class _CommandCompleter(Completer):
         if not name.startswith("/"):
             return
         if not space:
-            names = self._commands.names()
-            yield from (Completion(each, -len(name)) for each in names if each.startswith(name))
+            for each in self._commands.names():
+                if each.startswith(name):
+                    takes_more = self._commands.argument(each) is not Argument.NONE
+                    yield Completion(f"{each} " if takes_more else each, -len(name))
             return
         match self._commands.argument(name):
             case Argument.MODEL:

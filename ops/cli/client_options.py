@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.cli.model_completion import complete_model
+
 if TYPE_CHECKING:
     from ops.client.client import Client
 
@@ -61,7 +63,7 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def generation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a generation; the function gets them as `generation`, ready for a request's body."""
 
-    @click.option("--model", help="[default: the server's]")
+    @click.option("--model", metavar="ID", shell_complete=complete_model, help="[default: the server's]")
     @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
     @click.option("--temperature", type=click.FloatRange(0, 2))
     @click.option("--seed", type=int)

@@ -17,6 +17,7 @@ ENTRIES = {
     "login": Entry(f"{_COMMANDS}.login", "Log in at the issuer that the server trusts."),
     "logout": Entry(f"{_COMMANDS}.logout", "Forget that login."),
     "bus": Entry(f"{_COMMANDS}.bus", "Look at the broker."),
+    "completion-script": Entry(f"{_COMMANDS}.completion_script", "Completion by Tab, for bash, zsh and fish."),
 }
 
 
@@ -30,7 +31,8 @@ def group() -> None:
       inferctl chat --message "user:What is the capital of France?"
       inferctl chat --interactive
 
-    Talks to localhost:8080 unless told otherwise, by flag or by INFERCTL_HOST, INFERCTL_PORT and INFERCTL_API_KEY.
+    Talks to localhost:8080 unless told otherwise, by flag or by INFERCTL_HOST, INFERCTL_PORT and INFERCTL_API_KEY. Exit
+    codes: 0 ok, 1 failure, 2 usage, 130 Ctrl-C. NO_COLOR is honoured.
     """
 
 

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.http_server import serve
 from tests.support.secrets import find_leaks_in_logs
 from tests.system.stack import Stack, running
+
+__all__ = ["serve"]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ ROLES = ("inspector", "inspector-full", "topology")
     "--data-dir", metavar="PATH", help="Where `up` keeps its state. [default: ~/.inferflux; INFERFLUX_DATA_DIR]"
 )
 @click.option("--role", type=click.Choice(ROLES), default="inspector", show_default=True, help="Whose login.")
-def command(data_dir: str | None, role: str) -> None:
+@click.option("--json", "_as_json", is_flag=True, help="Which it is anyway: a context is JSON.")
+def command(data_dir: str | None, role: str, _as_json: bool) -> None:
     """Print a context for the `nats` command line, login included.
 
     \b

@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 )
 @client_options
 def command(client: "Client", wait_s: float, as_json: bool) -> None:
-    """What runs, and whether it is ready. Exit code 1 when it is not."""
+    """What runs, and whether it is ready. Exit code 1 when it is not.
+
+    \b
+      inferctl status
+      inferctl status --wait 60 && inferctl completion --prompt "Once upon a time"
+
+    With --json an object with ready, reason, version and models, as in the body of /v1/models.
+    """
+    from ops.cli.progress import Progress
     from ops.client.status import read_status
 
-    status = read_status(client, wait_s)
+    with Progress("waiting until it is ready"):
+        status = read_status(client, wait_s)
     if as_json:
         print_json(status.as_json())
     else:

@@ -1,57 +1,34 @@
 """`inferctl` against a running server."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import re
 
 import pytest
 
+from tests.ops.cli.inferctl import Inferctl
 from tests.support.ports import free_port
-from tests.system.stack import KEY, Stack
+from tests.system.stack import Stack
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-COMMAND = [sys.executable, "-m", "ops.cli.inferctl"]
 
-
-@pytest.fixture
-def run(stack: Stack) -> Run:
-    environ = {**os.environ, "INFERCTL_PORT": str(stack.port), "INFERCTL_API_KEY": KEY}
-
-    def call(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-        environment = {**environ, **changes}
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=60,
-            check=False,
-        )
-
-    return call
-
-
-def test_status_and_models(run: Run) -> None:
+def test_status_and_models(run: Inferctl) -> None:
     done = run("status")
-    assert (done.returncode, "ready" in done.stdout, "echo (default)" in done.stdout) == (0, True, True)
+    assert (done.returncode, "  ready\n" in done.stdout.partition("model")[0]) == (0, True)
+    assert re.search(r"^echo +yes +ready +echo +asked for +\d+ +8192 +quick$", done.stdout, re.MULTILINE)
     status = json.loads(run("status", "--json", "--wait", "5").stdout)
     assert (status["ready"], status["models"][0]["id"]) == (True, "echo")
     assert json.loads(run("models", "--json").stdout)["object"] == "list"
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
-def test_completion_prints_the_text(run: Run, stream: list[str]) -> None:
+def test_completion_prints_the_text(run: Inferctl, stream: list[str]) -> None:
     done = run("completion", "--prompt", "grüße 👋 over two\nlines", "--seed", "1", "--temperature", "0", *stream)
     assert done.stdout == "grüße 👋 over two\nlines\n"
     assert done.returncode == 0
 
 
-def test_completion_prints_the_body_as_json(run: Run) -> None:
+def test_completion_prints_the_body_as_json(run: Inferctl) -> None:
     body = json.loads(run("completion", "--prompt", "hello", "--max-tokens", "2", "--json").stdout)
     assert body["choices"][0] == {**body["choices"][0], "text": "he", "finish_reason": "length"}
     chunks = [
@@ -60,12 +37,12 @@ def test_completion_prints_the_body_as_json(run: Run) -> None:
     assert "".join(choice["text"] for chunk in chunks for choice in chunk["choices"]) == "hi"
 
 
-def test_chat_takes_messages_prompt_and_system(run: Run) -> None:
+def test_chat_takes_messages_prompt_and_system(run: Inferctl) -> None:
     arguments = ["chat", "--system", "be brief", "--message", "user:first", "--message", "assistant:yes"]
     assert run(*arguments, "--prompt", "last: one").stdout == "last: one\n"
 
 
-def test_a_conversation_from_a_pipe(run: Run) -> None:
+def test_a_conversation_from_a_pipe(run: Inferctl) -> None:
     done = run("chat", "--interactive", stdin="one\n/reset\n/nonsense\n\ntwo\n")
     assert done.returncode == 0
     assert [line for line in done.stdout.splitlines() if "/" not in line] == ["one", "two"]
@@ -78,7 +55,7 @@ def test_a_conversation_from_a_pipe(run: Run) -> None:
         (["models", "--api-key", "wrong"], "API key"),
     ],
 )
-def test_a_refusal_is_the_servers_message_and_exit_code_1(run: Run, arguments: list[str], words: str) -> None:
+def test_a_refusal_is_the_servers_message_and_exit_code_1(run: Inferctl, arguments: list[str], words: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
@@ -89,11 +66,11 @@ def test_a_refusal_is_the_servers_message_and_exit_code_1(run: Run, arguments: l
     "arguments",
     [["chat"], ["chat", "--message", "wizard:x"], ["completion"], ["chat", "-i", "--json"], ["status", "--port", "0"]],
 )
-def test_usage_is_exit_code_2(run: Run, arguments: list[str]) -> None:
+def test_usage_is_exit_code_2(run: Inferctl, arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
-def test_nothing_listens(run: Run) -> None:
+def test_nothing_listens(run: Inferctl) -> None:
     port = str(free_port())
     done = run("status", INFERCTL_PORT=port)
     assert (done.returncode, done.stderr) == (
@@ -102,12 +79,12 @@ def test_nothing_listens(run: Run) -> None:
     )
 
 
-def test_there_is_no_login_where_only_keys_are_taken(run: Run) -> None:
+def test_there_is_no_login_where_only_keys_are_taken(run: Inferctl) -> None:
     done = run("login")
     assert (done.returncode, "API keys only" in done.stderr) == (1, True)
 
 
-def test_bus_env_is_a_context_of_the_nats_command_line(run: Run, stack: Stack) -> None:
+def test_bus_env_is_a_context_of_the_nats_command_line(run: Inferctl, stack: Stack) -> None:
     context = json.loads(run("bus", "env", "--data-dir", str(stack.data_dir)).stdout)
     assert context["url"] == stack.run["nats"]["url"]
     assert (context["user"], context["inbox_prefix"]) == ("inspector", "_INBOX_inspector")

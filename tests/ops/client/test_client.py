@@ -1,51 +1,12 @@
 """What `inferctl` makes of servers that misbehave."""
 
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from ops.client.client import Client
 from ops.errors import Failure
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Answer], Client]]:
-    """A server whose every answer is the given function's; a client of it."""
-    servers: list[ThreadingHTTPServer] = []
-
-    def start(answer: Answer) -> Client:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                answer(self)
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return Client("127.0.0.1", server.server_port, None)
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def reply(status: int, body: bytes) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
-
-    return answer
+from tests.support.http_server import Answer, Serve, reply
 
 
 @pytest.mark.parametrize(
@@ -58,7 +19,7 @@ def reply(status: int, body: bytes) -> Answer:
         (200, b"not json", r"not JSON"),
     ],
 )
-def test_an_answer_that_is_none(serve: Callable[[Answer], Client], status: int, body: bytes, message: str) -> None:
+def test_an_answer_that_is_none(serve: Serve, status: int, body: bytes, message: str) -> None:
     with serve(reply(status, body)) as client, pytest.raises(Failure, match=message):
         client.get("/v1/models")
 
@@ -71,9 +32,7 @@ def test_an_answer_that_is_none(serve: Callable[[Answer], Client], status: int, 
         (b'data: {"n": 1}\n\ndata: {"error": {"message": "poisoned"}}\n\n', [{"n": 1}], "poisoned"),
     ],
 )
-def test_a_stream_ends_well_only_with_done(
-    serve: Callable[[Answer], Client], body: bytes, texts: list[object], message: str | None
-) -> None:
+def test_a_stream_ends_well_only_with_done(serve: Serve, body: bytes, texts: list[object], message: str | None) -> None:
     seen = []
     with serve(reply(200, body)) as client:
         stream = client.stream("/v1/completions", {})
@@ -87,7 +46,7 @@ def test_a_stream_ends_well_only_with_done(
     assert seen == texts
 
 
-def test_a_connection_that_breaks_is_one_line(serve: Callable[[Answer], Client]) -> None:
+def test_a_connection_that_breaks_is_one_line(serve: Serve) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Length", "100")
@@ -143,7 +102,7 @@ INTERRUPTED = f'data: {{"error": {{"message": "going", "resume_url": "{Parts.PAT
 
 
 @pytest.mark.parametrize("ending", [Cut(), Cut(""), Cut(INTERRUPTED)])
-def test_a_broken_stream_is_read_on_and_nobody_sees_it(serve: Callable[[Answer], Client], ending: Answer) -> None:
+def test_a_broken_stream_is_read_on_and_nobody_sees_it(serve: Serve, ending: Answer) -> None:
     parts = Parts(ending, reply(503, b"{}"), Cut(""))
     with serve(parts) as client:
         assert list(client.stream("/v1/completions", {})) == [{"n": 0}, {"n": 1}, {"n": 2}]
@@ -155,7 +114,7 @@ def test_a_broken_stream_is_read_on_and_nobody_sees_it(serve: Callable[[Answer],
     ]
 
 
-def test_a_call_that_was_interrupted_before_its_status_is_read_on(serve: Callable[[Answer], Client]) -> None:
+def test_a_call_that_was_interrupted_before_its_status_is_read_on(serve: Serve) -> None:
     def drained(request: BaseHTTPRequestHandler) -> None:
         request.send_response(503)
         request.send_header("X-InferFlux-Resume", Parts.PATH)
@@ -165,7 +124,7 @@ def test_a_call_that_was_interrupted_before_its_status_is_read_on(serve: Callabl
         assert list(client.stream("/v1/completions", {})) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-def test_reading_on_is_given_up(serve: Callable[[Answer], Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_on_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.client.resuming.PAUSES_S", (0.0, 0.0))
     for answers, message in (
         ((Cut(""), *3 * [reply(503, b'{"error": {"message": "away"}}')]), "away"),
@@ -175,15 +134,13 @@ def test_reading_on_is_given_up(serve: Callable[[Answer], Client], monkeypatch: 
             list(client.stream("/v1/completions", {}))
 
 
-def test_a_proxy_of_the_environment_is_not_used_on_loopback(
-    serve: Callable[[Answer], Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_of_the_environment_is_not_used_on_loopback(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serve(reply(200, b"{}")) as client:
         assert client.get("/version") == {}
 
 
-def test_the_known_key_is_sent_on_loopback_only(serve: Callable[[Answer], Client]) -> None:
+def test_the_known_key_is_sent_on_loopback_only(serve: Serve) -> None:
     seen: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -194,3 +151,22 @@ def test_the_known_key_is_sent_on_loopback_only(serve: Callable[[Answer], Client
         client.get("/")
     assert seen == ["Bearer dev-key-123"]
     assert "Authorization" not in Client("192.0.2.1", 80, None)._http.headers
+
+
+def test_what_is_told_before_an_answer(serve: Serve) -> None:
+    asked: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.headers["X-InferFlux-Queue-Updates"])
+        request.send_response(200)
+        request.send_header("X-Request-Id", "abc")
+        request.end_headers()
+        request.wfile.write(b': queued position=1 eta_s=2\n: ping\ndata: {"n": 1}\n\ndata: [DONE]\n\n')
+
+    told: list[str] = []
+    with serve(answer) as client:
+        generation = client.generation(told.append)
+        assert list(generation.chunks("/v1/completions", {})) == [{"n": 1}]
+        assert (told, generation.request_id) == (["queued position=1 eta_s=2", "ping"], "abc")
+        assert list(client.stream("/v1/completions", {})) == [{"n": 1}]
+    assert asked == ["on", None]

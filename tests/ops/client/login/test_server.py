@@ -1,9 +1,8 @@
 """What a login takes from the server it is for."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -11,44 +10,31 @@ import pytest
 from ops.client.client import Client
 from ops.client.login.server import Wanted, _is_same, read_wanted
 from ops.errors import Failure
+from tests.support.http_server import Serve, reply
 
-Serve = Callable[[Any], Client]
+Describe = Callable[[Any], Client]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def describe(serve: Serve) -> Describe:
     """A server that describes itself so; `{url}` is its own address."""
-    servers: list[ThreadingHTTPServer] = []
 
     def start(document: Any) -> Client:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = json.dumps(document).replace("{url}", f"http://{self.headers['host']}").encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            text = json.dumps(document).replace("{url}", f"http://{request.headers['host']}")
+            reply(200, text.encode())(request)
 
-            def log_message(self, *_: object) -> None:
-                pass
+        return serve(answer)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return Client("127.0.0.1", server.server_port, None)
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
-def test_issuer_client_audience_and_scopes(serve: Serve) -> None:
+def test_issuer_client_audience_and_scopes(describe: Describe) -> None:
     issuers = {"resource": "{url}", "authorization_servers": ["https://a.test", "https://b.test"]}
     ours = {"inferflux_client_id": "cli", "inferflux_audience": "llm", "scopes_supported": ["openid", 7]}
-    with serve({**issuers, **ours}) as client:
+    with describe({**issuers, **ours}) as client:
         assert read_wanted(client) == Wanted("https://a.test", "cli", "llm", ("openid",))
-    with serve(issuers) as client:
+    with describe(issuers) as client:
         assert read_wanted(client) == Wanted("https://a.test", None, None, ())
 
 
@@ -62,8 +48,8 @@ def test_issuer_client_audience_and_scopes(serve: Serve) -> None:
         ([], "whose tokens"),
     ],
 )
-def test_a_description_that_is_not_followed(serve: Serve, document: Any, words: str) -> None:
-    with serve(document) as client, pytest.raises(Failure, match=words):
+def test_a_description_that_is_not_followed(describe: Describe, document: Any, words: str) -> None:
+    with describe(document) as client, pytest.raises(Failure, match=words):
         read_wanted(client)
 
 
