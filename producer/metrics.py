@@ -1,5 +1,6 @@
 """Metrics of the edge. Labels are bounded: models are those that are known, codes those of the error table."""
 
+import contextlib
 from collections.abc import Container
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -21,6 +22,7 @@ class EdgeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._shown: set[str] = set()
         # Creation times would double the number of series and say nothing.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._requests = self._counter("requests", "Generation calls by outcome.", "endpoint", "model", "code")
@@ -106,19 +108,25 @@ class EdgeMetrics:
     def queue(
         self, model: str, priority: PriorityClass, depth: int, in_hand: int, tokens: int, oldest_age_s: float
     ) -> None:
+        self._shown.add(model)
         self._queue_depth.labels(model, str(priority)).set(depth)
         self._queue_in_hand.labels(model, str(priority)).set(in_hand)
         self._queue_tokens.labels(model, str(priority)).set(tokens)
         self._queue_age.labels(model, str(priority)).set(oldest_age_s)
 
     def workers(self, model: str, number: int) -> None:
+        self._shown.add(model)
         self._workers.labels(model).set(number)
 
     def keep_models(self, models: Container[str]) -> None:
         """Forget the fleet's state of models that are no longer known: it would stand still."""
-        for gauge in (self._queue_depth, self._queue_tokens, self._queue_age, self._workers, self._workers_desired):
-            for gone in {labels for labels in list(gauge._metrics) if labels[0] not in models}:
-                gauge.remove(*gone)
+        for gone in [model for model in self._shown if model not in models]:
+            self._shown.discard(gone)
+            for gauge in (self._workers, self._workers_desired):
+                _forget(gauge, gone)
+            for gauge in (self._queue_depth, self._queue_in_hand, self._queue_tokens, self._queue_age):
+                for priority in PriorityClass:
+                    _forget(gauge, gone, str(priority))
 
     def count_spans(self, outcome: Outcome, number: int) -> None:
         self._trace_spans.labels(outcome.value).inc(number)
@@ -128,7 +136,12 @@ class EdgeMetrics:
 
     def no_workers_desired(self, model: str) -> None:
         """The model is known no longer."""
-        self._workers_desired.remove(model)
+        _forget(self._workers_desired, model)
+
+
+def _forget(gauge: Gauge, *labels: str) -> None:
+    with contextlib.suppress(KeyError):
+        gauge.remove(*labels)
 
 
 def _exemplar(trace_id: str | None) -> dict[str, str] | None:

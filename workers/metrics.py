@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from schemas.tracing import Outcome
 from workers.engine.stats import EngineStats
@@ -24,6 +24,8 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Creation times would double the number of series and say nothing.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens computed")
         self.completion_tokens = self._counter("completion_tokens", "Tokens generated")
         self.batch_size = Histogram(

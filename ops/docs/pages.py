@@ -3,6 +3,7 @@
 from ops.docs.api_page import api_page
 from ops.docs.cli_page import cli_page
 from ops.docs.config_page import config_page
+from ops.docs.dashboard import dashboard
 from ops.docs.nats_accounts import nats_accounts
 
 
@@ -12,4 +13,5 @@ def pages() -> dict[str, str]:
         "cli.md": cli_page(),
         "openapi.json": api_page(),
         "../ops/deploy/nats/accounts.conf": nats_accounts(),
+        "../ops/monitoring/grafana/dashboards/overview.json": dashboard(),
     }

@@ -275,7 +275,9 @@ async def _scrape_port(services: Services) -> AsyncIterator[str]:
     serving = asyncio.create_task(server.serve(sockets), name="metrics server")
     try:
         await _started(server, serving)
-        yield f"{_url(config.host, sockets)}/metrics"
+        url = f"{_url(config.host, sockets)}/metrics"
+        _log.info("serving metrics", url=url)
+        yield url
     finally:
         server.stop()
         await asyncio.wait({serving})

@@ -11,13 +11,15 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from producer.edge.demand import Demand
 from producer.edge.exposition import scrape_workers, worker_targets
 from producer.edge.worker_families import merge_exposition
 from producer.metrics import EdgeMetrics
-from schemas.requests import PriorityClass
+from schemas.requests import Endpoint, PriorityClass
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, READ_KEY, chat, put_model, running_edge, until_served
 from tests.producer.scripted_worker import ScriptedWorker
@@ -80,6 +82,50 @@ def test_workers_families_are_merged_under_their_label() -> None:
     assert merged["inferflux_step_seconds_count", (("worker", "w1"),)] == 1
     assert merged["inferflux_queue_depth", (("model", "echo"), ("priority", "high"))] == 3
     assert merged["inferflux_queue_in_hand", (("model", "echo"), ("priority", "high"))] == 2
+
+
+def test_openmetrics_texts_are_merged_as_such() -> None:
+    def text(tokens: int) -> str:
+        registry = CollectorRegistry()
+        Counter("inferflux_completion_tokens", "Tokens.", ["model"], registry=registry).labels('a"} b').inc(tokens)
+        histogram = Histogram("inferflux_step_seconds", "Step.", registry=registry, buckets=(1, 2))
+        histogram.observe(0.5, {"trace_id": f"{tokens}"})
+        return openmetrics.generate_latest(registry).decode()
+
+    merged = merge_exposition(text(1).encode(), {'w"1\\': text(2), "w2": text(3)}).decode()
+    families = {family.name: family for family in parse_openmetrics(merged)}
+    counted = {
+        (each.labels.get("worker"), each.labels["model"]): each.value
+        for each in families["inferflux_completion_tokens"].samples
+        if each.name.endswith("_total")
+    }
+    assert counted == {(None, 'a"} b'): 1, ('w"1\\', 'a"} b'): 2, ("w2", 'a"} b'): 3}
+    buckets = families["inferflux_step_seconds"].samples
+    assert {(each.labels.get("worker"), each.exemplar.labels["trace_id"]) for each in buckets if each.exemplar} == {
+        (None, "1"),
+        ('w"1\\', "2"),
+        ("w2", "3"),
+    }
+    assert merged.count("# EOF") == 1 and merged.endswith("# EOF\n")
+
+
+def test_a_model_that_is_gone_is_shown_no_longer() -> None:
+    registry = CollectorRegistry()
+    metrics = EdgeMetrics(registry)
+    for model in ("stays", "goes"):
+        metrics.queue(model, PriorityClass.LOW, 3, 500, 1.5)
+        metrics.workers(model, 1)
+        metrics.ended(Endpoint.CHAT, model, "ok", 1.0)
+    metrics.keep_models({"stays"})
+    fleet = {
+        (name, dict(labels)["model"])
+        for name, labels in samples_of(generate_latest(registry).decode())
+        if name.startswith(("inferflux_queue_depth", "inferflux_workers", "inferflux_queue_oldest"))
+    }
+    assert {model for _, model in fleet} == {"stays"}
+    assert samples_of(generate_latest(registry).decode())[
+        "inferflux_requests_total", (("code", "ok"), ("endpoint", "chat.completions"), ("model", "goes"))
+    ]
 
 
 def test_what_does_not_parse_is_left_out() -> None:

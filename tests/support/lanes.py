@@ -11,6 +11,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _STACKS = "tests/system"
+# All files of such a folder look at one stack.
+_SHARING = ("tests/ops/telemetry",)
 
 
 class Lanes(LoadScopeScheduling):
@@ -18,7 +20,7 @@ class Lanes(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return _STACKS if file.startswith(f"{_STACKS}/") else file
+        return next((folder for folder in (_STACKS, *_SHARING) if file.startswith(f"{folder}/")), file)
 
 
 @pytest.hookimpl(trylast=True)

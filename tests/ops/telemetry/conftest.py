@@ -19,8 +19,9 @@ class Observed:
     collector: Collector
 
     def log(self, **facts: object) -> list[dict[str, Any]]:
-        """The log's lines of which all this is true."""
-        lines = [line for line in self.stack.log_path.read_text().splitlines() if line.startswith("{")]
+        """The log's lines of which all this is true; they come a moment after what they tell."""
+        whole, _, _ = self.stack.log_path.read_text().rpartition("\n")
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
         return [line for line in map(json.loads, lines) if facts.items() <= line.items()]
 
 

@@ -120,7 +120,7 @@ def test_a_killed_worker_leaves_one_trace(observed: Observed) -> None:
         request_id = answer.headers["x-request-id"]
         while not answer.readline().startswith(b"data:"):
             pass
-        [first] = [line["worker"] for line in observed.log(event="started", request_id=request_id) if "worker" in line]
+        first = until(lambda: first_start(observed, request_id), "the edge has told who began with it")
         # What it has said of the queue is out; the rest dies with it.
         spans_of(observed, request_id, "queue")
         os.kill(next(each["pid"] for each in observed.stack.run["workers"] if each["id"] == first), signal.SIGKILL)
@@ -133,6 +133,11 @@ def test_a_killed_worker_leaves_one_trace(observed: Observed) -> None:
     assert (process.attributes["inferflux.attempt"], process.process) == (2, resumed)
     assert spans["queue"].process == first
     assert spans[ALL[0]].events["claimed"]["inferflux.worker"] in (first, resumed)
+
+
+def first_start(observed: Observed, request_id: str) -> str | None:
+    lines = observed.log(event="started", request_id=request_id)
+    return next((str(line["worker"]) for line in lines if "worker" in line), None)
 
 
 def second_start(observed: Observed, request_id: str, first: str) -> str | None:
