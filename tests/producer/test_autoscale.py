@@ -60,16 +60,24 @@ async def test_edges_say_the_same_of_refused_and_of_waiting_calls(broker: Broker
             await until_served(two)
             calls = [asyncio.create_task(edge.post(chat(timeout=300))) for edge in (one, two) for _ in range(12)]
 
-            async def is_queued() -> bool:
-                queue = (await hint(two))["inputs"]["queue"]["normal"]
-                return bool(queue["running"] == 2 and queue["waiting"] == 22)
+            for edge in (one, two):
 
-            await until(is_queued)
-            seen = [await hint(edge) for edge in (one, two)]
-            for each in seen:
+                async def is_queued(edge: Edge = edge) -> bool:
+                    each = await hint(edge)
+                    queue = each["inputs"]["queue"]["normal"]
+                    return bool(queue["running"] == 2 and queue["waiting"] == 22 and each["desired"] > 1)
+
+                await until(is_queued)
+                each = await hint(edge)
                 assert (each["current"], each["inputs"]["slots_per_worker"]) == (1, 2)
                 assert each["inputs"]["waiting_tokens"] > 0
-                assert each["desired"] > 1 and each["reason"] in ("backlog", "arrivals", "age", "stabilizing")
+                assert each["desired"] > 1 and each["reason"] in (
+                    "backlog",
+                    "arrivals",
+                    "age",
+                    "stabilizing",
+                    "max_workers",
+                )
             assert await gauge(one) > 1
             only = (await look(one, "?model=echo"))["data"]
             assert [each["model"] for each in only] == ["echo"]
