@@ -10,6 +10,7 @@ from broker.connection import Connection, bare_url
 from broker.credentials import find_login
 from broker.errors import ApiError, BrokerError, BrokerUnavailable
 from broker.roles import Role
+from broker.server_config import MAX_PAYLOAD_BYTES
 from broker.subjects import BUCKET_MODELS, STREAM_REQUESTS, STREAM_TOKENS, bucket_stream
 from ops.doctor.check import Check
 from ops.doctor.policy import check_policy
@@ -36,6 +37,7 @@ class _Answer(NamedTuple):
     """What one role was told. `info` is that of a stream, None where it is not there."""
 
     version: str
+    max_payload: int
     account: dict[str, Any]
     info: dict[str, Any] | None
     skew_s: float
@@ -63,7 +65,7 @@ async def check_broker(settings: Settings) -> list[Check]:
         return logins or [Check("logins", False, f"none in {settings.nats.credentials}", _login_fix(Role.EDGE))]
     first = next(iter(answers.values()))
     prepared = _prepared(answers)
-    checks = [_server(first), *logins, _storage(first), prepared, _clock(answers.values())]
+    checks = [_server(first), *logins, _payload(first), _storage(first), prepared, _clock(answers.values())]
     can_read_policy = prepared.is_ok and Role.EDGE in answers
     return [*checks, await check_policy(settings, Role.EDGE if can_read_policy else None)]
 
@@ -96,7 +98,7 @@ async def _ask(settings: Settings, role: Role) -> _Answer:
                 raise
         after = time.time()
         skew_s = _time_of(info) - (before + after) / 2 if info is not None and "ts" in info else 0.0
-        return _Answer(connection.server_version, account, info, skew_s, (after - before) / 2)
+        return _Answer(connection.server_version, connection.max_payload, account, info, skew_s, (after - before) / 2)
     finally:
         await connection.close()
 
@@ -111,6 +113,15 @@ def _unreachable(settings: Settings, error: BrokerUnavailable) -> Check:
 
 def _server(answer: _Answer) -> Check:
     return Check("NATS", True, f"nats-server {answer.version}, JetStream is on")
+
+
+def _payload(answer: _Answer) -> Check:
+    """The last record of an answer has all of it."""
+    detail = f"messages of up to {answer.max_payload / 2**20:.1f} MiB"
+    if answer.max_payload >= MAX_PAYLOAD_BYTES:
+        return Check("NATS messages", True, detail)
+    fix = f"max_payload: {MAX_PAYLOAD_BYTES} in nats-server's configuration, as in ops/deploy/nats"
+    return Check("NATS messages", False, f"{detail}: very long answers cannot end", fix, is_needed=False)
 
 
 def _storage(answer: _Answer) -> Check:

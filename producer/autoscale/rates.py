@@ -7,6 +7,8 @@ from schemas.requests import PriorityClass
 
 _ARRIVALS_S = 30.0
 _SERVICE_S = 60.0
+# What came in the first moment of looking says little about a second: it counts as what came in so many.
+_LEAST_SPAN_S = 10.0
 # As if one request had been measured before, so that the first answer is a guess and no division by zero.
 _GUESS_S = 1.0
 
@@ -41,7 +43,7 @@ class Rates:
     @property
     def arrivals_per_s(self) -> float:
         """Requests of all classes but batch, which comes in heaps that say nothing about the next minute."""
-        return max(self._arrived, 0.0) / self._span_s if self._span_s else 0.0
+        return max(self._arrived, 0.0) / max(self._span_s, _LEAST_SPAN_S)
 
     @property
     def service_s(self) -> float:

@@ -1,5 +1,6 @@
 """Demand that never reached the queue, for the autoscaling hint."""
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
@@ -21,15 +22,21 @@ class _Said(NamedTuple):
 
 
 class Demand:
-    """Calls refused for want of a worker, over the last minute: by this edge, and by the others as they tell."""
+    """Calls refused for want of a worker, over the last minute: by this edge, and by the others as they tell.
+
+    `news` is set by the first of a model, which the others should hear of at once: it wakes a worker.
+    """
 
     def __init__(self, edge_id: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._edge_id = edge_id
         self._clock = clock
         self._refused: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MAX_KEPT))
         self._others: dict[str, _Said] = {}
+        self.news = asyncio.Event()
 
     def note_refused(self, model: str) -> None:
+        if self._num_own(model) == 0:
+            self.news.set()
         self._refused[model].append(self._clock())
 
     def heard(self, edge_id: str, refused: Mapping[str, int]) -> None:

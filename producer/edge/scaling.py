@@ -1,6 +1,7 @@
 """The autoscaling hints of this edge: asks the broker every few seconds, and tells the metric and administrators."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -47,6 +48,7 @@ class Scaling:
         """Keep the hints up to date and tell the other edges whom this one refused, until cancelled."""
         said: Mapping[str, int] = {}
         while True:
+            self._demand.news.clear()
             own = self._demand.own()
             if own or said:
                 await announce(own)
@@ -55,7 +57,9 @@ class Scaling:
                 await self.hints()
             except ServingError as error:
                 _log.info("autoscaling hints are old", error=str(error))
-            await asyncio.sleep(_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY_S):
+                    await self._demand.news.wait()
 
     async def hints(self) -> dict[str, Hint]:
         """For every known model, as of now. Raises ServingError(BROKER_UNAVAILABLE)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.registry import Registry
 from producer.config import AutoscaleConfig
 from tests.conftest import Broker
 from tests.producer.conftest import ADMIN_KEY, CONFIG, Edge, chat, put_model, running_edge, running_worker, until_served
@@ -59,16 +60,24 @@ async def test_edges_say_the_same_of_refused_and_of_waiting_calls(broker: Broker
             await until_served(two)
             calls = [asyncio.create_task(edge.post(chat(timeout=300))) for edge in (one, two) for _ in range(12)]
 
-            async def is_queued() -> bool:
-                queue = (await hint(two))["inputs"]["queue"]["normal"]
-                return bool(queue["running"] == 2 and queue["waiting"] == 22)
+            for edge in (one, two):
 
-            await until(is_queued)
-            seen = [await hint(edge) for edge in (one, two)]
-            for each in seen:
+                async def is_queued(edge: Edge = edge) -> bool:
+                    each = await hint(edge)
+                    queue = each["inputs"]["queue"]["normal"]
+                    return bool(queue["running"] == 2 and queue["waiting"] == 22 and each["desired"] > 1)
+
+                await until(is_queued)
+                each = await hint(edge)
                 assert (each["current"], each["inputs"]["slots_per_worker"]) == (1, 2)
                 assert each["inputs"]["waiting_tokens"] > 0
-                assert each["desired"] > 1 and each["reason"] in ("backlog", "arrivals", "age", "stabilizing")
+                assert each["desired"] > 1 and each["reason"] in (
+                    "backlog",
+                    "arrivals",
+                    "age",
+                    "stabilizing",
+                    "max_workers",
+                )
             assert await gauge(one) > 1
             only = (await look(one, "?model=echo"))["data"]
             assert [each["model"] for each in only] == ["echo"]
@@ -77,3 +86,41 @@ async def test_edges_say_the_same_of_refused_and_of_waiting_calls(broker: Broker
             gate.set()
             assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
             assert (await hint(one))["desired"] > 1
+
+
+async def test_without_a_broker_the_last_number_stays(broker: Broker) -> None:
+    await put_model(broker)
+    async with running_edge(broker) as edge, running_worker(broker.worker):
+        await until_served(edge)
+        assert (await hint(edge))["desired"] == await gauge(edge) == 1
+        await broker.server.kill()
+
+        async def is_told() -> bool:
+            return "error" in await look(edge)
+
+        await until(is_told)
+        assert (await look(edge))["error"]["code"] == "broker_unavailable"
+        assert await gauge(edge) == 1
+        await broker.server.start()
+
+        async def is_back() -> bool:
+            return "data" in await look(edge)
+
+        await until(is_back)
+        assert (await hint(edge))["desired"] == 1
+
+
+async def test_a_model_that_is_gone_wants_nobody(broker: Broker) -> None:
+    await put_model(broker)
+    async with running_edge(broker) as edge:
+        assert await gauge(edge) == 1
+        registry = Registry(broker.edge, watch_workers=False)
+        await registry.start()
+        await registry.delete_model("echo")
+        await registry.close()
+
+        async def is_gone() -> bool:
+            text = (await edge.client.get(edge.address.metrics_url)).text
+            return (await look(edge))["data"] == [] and "inferflux_workers_desired{" not in text
+
+        await until(is_gone)

@@ -228,11 +228,15 @@ def test_demand_counts_what_other_edges_say_while_they_say_it() -> None:
     now = [0.0]
     demand = Demand("e1", lambda: now[0])
     demand.note_refused("m")
+    assert demand.news.is_set()
+    demand.news.clear()
+    demand.note_refused("m")
+    assert not demand.news.is_set()
     demand.heard("e2", {"m": 3, "other": 1})
     demand.heard("e1", {"m": 50})
-    assert (demand.num_refused("m"), demand.num_refused("other"), demand.own()) == (4, 1, {"m": 1})
+    assert (demand.num_refused("m"), demand.num_refused("other"), demand.own()) == (5, 1, {"m": 2})
     now[0] = 16
-    assert demand.num_refused("m") == 1
+    assert demand.num_refused("m") == 2
     now[0] = 61
     assert (demand.num_refused("m"), demand.own()) == (0, {})
 

@@ -4,18 +4,22 @@ import base64
 import shlex
 import subprocess
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from broker.credentials import create_credentials
 from broker.roles import Role
 from ops.settings.table import DRAIN_TIMEOUT_S, HTTP_PORT
 from producer.config import MetricsConfig
 from producer.edge.routes.table import ROUTES
+from producer.edge.scaling_types import ScalingList, ScalingView
+from producer.metrics import EdgeMetrics
 from tests.ops.deploy.commands import Started, broker_variables, read_command
 from tests.ops.deploy.manifests import KUBERNETES, OVERLAYS, Kustomization, Manifest, documents
 from workers.metrics import FIRST_PORT
@@ -25,6 +29,7 @@ VERSION = "1.32"
 OTHERS = {"ServiceMonitor", "PodMonitor", "ScaledObject", "TriggerAuthentication", "Kustomization"}
 SCRAPE_ROUTES = {"/metrics", "/readyz"}
 FAREWELL_S = 3
+METRIC = "inferflux_workers_desired"
 IMAGES = {"inferflux/edge", "inferflux/worker-cpu", "inferflux/worker-cuda"}
 
 
@@ -204,7 +209,7 @@ def test_scalers_have_a_target_and_go_by_a_metric_that_there_is(overlay: Kustomi
         command = next(started(overlay, each) for each, _ in containers(overlay) if each["name"] == "worker")
         (trigger,) = scaler["spec"]["triggers"]
         (model,) = command.params["only"]  # type: ignore[misc]
-        assert trigger["metadata"]["query"] == f'max(inferflux_workers_desired{{model="{model}"}})'
+        assert trigger["metadata"]["query"] == f'max({METRIC}{{model="{model}"}})'
         edge = next(started(overlay, each) for each, _ in containers(overlay) if each["name"] == "edge")
         assert scaler["spec"]["maxReplicaCount"] == edge.settings.autoscale.max_workers
         assert scaler["spec"]["minReplicaCount"] == 0 and edge.settings.autoscale.idle_to_zero_s is not None
@@ -217,6 +222,14 @@ def test_with_no_worker_an_edge_is_still_asked() -> None:
     assert started(built("keda"), edge).settings.models[0].no_worker == "queue"
 
 
+def test_the_metric_that_scalers_ask_for_is_one_that_edges_have() -> None:
+    families = {family.name for family in EdgeMetrics(CollectorRegistry()).registry.collect()}
+    assert METRIC in families
+    (example,) = documents(KUBERNETES / "examples" / "worker-hpa.yaml")
+    (metric,) = example["spec"]["metrics"]
+    assert metric["external"]["metric"]["name"] == METRIC
+
+
 def test_examples_scale_a_deployment_that_there_is() -> None:
     paths = {route.path for route in ROUTES}
     for path in (KUBERNETES / "examples").glob("*.yaml"):
@@ -227,11 +240,11 @@ def test_examples_scale_a_deployment_that_there_is() -> None:
             for trigger in manifest["spec"].get("triggers", ()):
                 service, _, rest = trigger["metadata"]["url"].removeprefix("http://").partition(".inferflux.svc:8080")
                 assert service == "inferflux" and rest.partition("?")[0] in paths
+                where = trigger["metadata"]["valueLocation"].removeprefix("data.0.")
+                assert "data" in ScalingList.model_fields and where in ScalingView.model_fields
 
 
 def test_images_are_ours_pinned_and_made_here() -> None:
-    from importlib.metadata import version
-
     for name in OVERLAYS:
         overlay = built(name)
         assert set(overlay.images) <= IMAGES

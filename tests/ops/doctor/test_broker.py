@@ -35,7 +35,8 @@ def by_name(checks: Sequence[Check]) -> dict[str, Check]:
 async def test_a_broker_that_is_fit(broker: Broker, tmp_path: Path) -> None:
     checks = by_name(await check_broker(settings_for(broker.server.url, broker.server.credentials, tmp_path)))
     assert all(check.is_ok for check in checks.values()), checks
-    assert {"NATS", "login topology", "login edge", "login worker", "NATS storage", "topology", "clock"} <= set(checks)
+    assert {"NATS", "login topology", "login edge", "login worker", "NATS messages", "NATS storage"} <= set(checks)
+    assert {"topology", "clock"} <= set(checks)
     assert "JetStream is on" in checks["NATS"].detail
     assert checks["stored policy"].detail == "nothing is stored"
 
@@ -92,11 +93,13 @@ async def test_the_passphrase_opens_the_stored_policy_or_not(broker: Broker, tmp
     ("skew_s", "is_ok", "is_needed"), [(0.2, True, False), (-5.0, False, False), (90.0, False, True)]
 )
 def test_clocks_apart(skew_s: float, is_ok: bool, is_needed: bool) -> None:
-    check = doctor._clock([doctor._Answer("2.12.0", {}, {"ts": "…"}, skew_s, 0.05)])
+    check = doctor._clock([doctor._Answer("2.12.0", 8 << 20, {}, {"ts": "…"}, skew_s, 0.05)])
     assert (check.is_ok, check.is_ok or check.is_needed is is_needed) == (is_ok, True)
 
 
-def test_a_broker_without_room() -> None:
-    answer = doctor._Answer("2.12.0", {"limits": {"max_storage": 100 << 30}, "storage": 99 << 30}, None, 0, 0)
+def test_a_broker_without_room_or_with_small_messages() -> None:
+    answer = doctor._Answer("2.12.0", 1 << 20, {"limits": {"max_storage": 100 << 30}, "storage": 99 << 30}, None, 0, 0)
     assert not doctor._storage(answer).is_ok
     assert doctor._storage(answer._replace(account={**answer.account, "storage": 10 << 30})).is_ok
+    assert not doctor._payload(answer).is_ok and doctor._payload(answer).fix
+    assert doctor._payload(answer._replace(max_payload=8 << 20)).is_ok

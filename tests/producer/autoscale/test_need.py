@@ -65,6 +65,13 @@ def test_a_queue_that_was_made_anew_is_no_flood_and_no_pause_forgets_the_service
     assert (rates.arrivals_per_s, rates.service_s) == (pytest.approx(0, abs=1e-6), pytest.approx(known, rel=0.2))
 
 
+def test_a_burst_at_the_first_look_is_no_flood() -> None:
+    rates = Rates()
+    rates.note(facts(0))
+    rates.note(facts(0.1, waiting=24))
+    assert rates.arrivals_per_s == pytest.approx(2.4)
+
+
 def test_what_does_not_end_is_known_to_take_long() -> None:
     rates = Rates()
     rates.note(facts(0, running=1, delivered=1))
