@@ -5,66 +5,40 @@ import contextlib
 import json
 import logging
 import random
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from broker.client import Client, NoTls
-from broker.credentials import Login, find_login
+from broker.address import bare_url
+from broker.broker_config import BrokerConfig, connect_options
+from broker.client import Client
+from broker.complaints import Complaints
 from broker.errors import (
     ApiError,
     BrokerError,
     BrokerTimeout,
     BrokerUnavailable,
-    BrokerUnsuitable,
     NoResponders,
     NotConnected,
-    Refused,
     StreamMissing,
 )
 from broker.inbox import Inbox
 from broker.outcomes import Expect, PubAck, as_final, is_transient, parse_answer, publish_headers
-from broker.roles import Role, inbox_prefix
+from broker.roles import Role
 from broker.subjects import heard_inbox
-from broker.tls import TlsFiles, client_context
+from broker.suitability import require_jetstream, require_version
 
+__all__ = ["BrokerConfig", "Connection"]
 _log = logging.getLogger("inferflux.broker.connection")
 
-MIN_VERSION = (2, 12)
 _ATTEMPT_S = 1.0
-# A cluster that starts, or has lost too many servers, has no JetStream until most of them are there.
-_JETSTREAM_S = 30.0
 _RETRY_S = 0.05
-_SHUT_OUT_S = 10.0
 _MAX_RETRY_S = 1.0
-_JETSTREAM_OFF = (10039, 10076)
-_PERMISSIONS = "permissions violation"
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerConfig:
-    """Where and as whom to connect. `url` may list several servers, comma-separated.
-
-    `credentials` is a directory of role files, one such file, or a `.creds` file; None takes the login from the url.
-    They are read again for each connection, so a login may change. `tenant` is whose batches are published. With `tls`
-    nothing is sent to a server that speaks none.
-    """
-
-    url: str
-    role: Role
-    name: str
-    credentials: Path | None = None
-    tenant: str | None = None
-    tls: TlsFiles | None = None
 
 
 class Connection:
@@ -79,17 +53,11 @@ class Connection:
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._login: Login | None = None
-        self._shut_out_since: float | None = None
-        self._refusal: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
-        self._last_error = "no answer"
+        self._complaints = Complaints(config, self._inboxes, self._on_shut_out)
         self._has_begun = False
         self._closing = False
         self.reconnects = 0
-        self.num_refused = 0
-        self.num_overrun = 0
         self.dropped = 0
-        self._overrun_logged_at = -1.0
 
     @classmethod
     async def open(cls, config: BrokerConfig, *, timeout_s: float = 10) -> "Connection":
@@ -119,6 +87,16 @@ class Connection:
     def is_closed(self) -> bool:
         """True once closed for good, by us or because the server threw us out. There is no way back."""
         return self._client.is_closed
+
+    @property
+    def num_refused(self) -> int:
+        """Subjects that the server did not allow."""
+        return self._complaints.num_refused
+
+    @property
+    def num_overrun(self) -> int:
+        """Messages dropped at a subscription's limit."""
+        return self._complaints.num_overrun
 
     @property
     def server_version(self) -> str:
@@ -266,16 +244,24 @@ class Connection:
             await _cancel_for_sure(reconnecting)
 
     async def _connect(self, timeout_s: float) -> None:
-        options = self._options()
+        options = connect_options(self._config)
         self._has_begun = True
-        connecting = asyncio.create_task(self._client.connect(**options))
-        waited: set[asyncio.Future[Any]] = {connecting, self._refusal}
+        connecting = asyncio.create_task(
+            self._client.connect(
+                **options,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=self._on_closed,
+            )
+        )
+        waited: set[asyncio.Future[Any]] = {connecting, self._complaints.refusal}
         await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():
             await _cancel_for_sure(connecting)
-            if self._refusal.done():
-                raise self._refusal.result()
-            raise BrokerUnavailable(f"no NATS at {bare_url(self._config.url)}: {self._last_error}")
+            if self._complaints.refusal.done():
+                raise self._complaints.refusal.result()
+            raise BrokerUnavailable(f"no NATS at {bare_url(self._config.url)}: {self._complaints.last}")
         try:
             connecting.result()
         except (OSError, nats.errors.Error) as error:
@@ -287,76 +273,11 @@ class Connection:
             self._heard = Inbox(self._client, heard_inbox())
             await self._heard.start()
 
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "servers": self._config.url.split(","),
-            "name": self._config.name,
-            "inbox_prefix": inbox_prefix(self._config.role, self._config.tenant),
-            "max_reconnect_attempts": -1,
-            "reconnect_time_wait": 0.1,
-            "ping_interval": 5,
-            "max_outstanding_pings": 2,
-            "error_cb": self._on_error,
-            "disconnected_cb": self._on_disconnected,
-            "reconnected_cb": self._on_reconnected,
-            "closed_cb": self._on_closed,
-        }
-        if self._config.credentials is not None:
-            login = find_login(self._config.credentials, self._config.role, self._config.tenant)
-            if isinstance(login, Path):
-                options["user_credentials"] = str(login)
-            else:
-                self._login = login
-                options["user"], options["password"] = self._read_user, self._read_password
-        else:
-            # One login for all servers: those of a cluster that the url does not name are used as well.
-            options.update(_login_in(self._config.url))
-        if self._config.tls is not None:
-            options["tls"] = client_context(self._config.tls)
-        return options
-
-    def _read_user(self) -> str:
-        """Asked for before the password, for each attempt to connect."""
-        assert self._login is not None and self._config.credentials is not None
-        with contextlib.suppress(BrokerUnsuitable):  # unreadable just now: the one before may still hold
-            login = find_login(self._config.credentials, self._config.role, self._config.tenant)
-            if isinstance(login, Login):
-                self._login = login
-        return self._login.user
-
-    def _read_password(self) -> str:
-        assert self._login is not None
-        return self._login.password
-
     async def _check(self) -> None:
         """Raise BrokerUnsuitable unless the server is new enough and has JetStream for us."""
-        deadline, is_told = time.monotonic() + _JETSTREAM_S, False
-        version = self.server_version
-        if _parse_version(version) < MIN_VERSION:
-            needed = ".".join(map(str, MIN_VERSION))
-            raise BrokerUnsuitable(f"nats-server {version} is too old: {needed} or later is needed")
-        if self.role is Role.BATCH:
-            return  # it may not ask for the account's figures
-        while True:
-            try:
-                await self.api("INFO", timeout_s=_ATTEMPT_S)
-                return
-            except NoResponders:
-                raise BrokerUnsuitable(f"JetStream is off on {bare_url(self._config.url)}: start it with -js") from None
-            except ApiError as error:
-                if error.err_code in _JETSTREAM_OFF:
-                    raise BrokerUnsuitable(f"JetStream is off for this account: {error.description}") from None
-                last: BrokerError = error
-            except BrokerTimeout as error:
-                last = error
-            if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"JetStream on {bare_url(self._config.url)} does not answer: {last}")
-            if not is_told:
-                _log.warning(
-                    "waiting for JetStream on %s, which has no leader yet: %s", bare_url(self._config.url), last
-                )
-                is_told = True
-            await asyncio.sleep(_RETRY_S)
+        require_version(self.server_version)
+        if self.role is not Role.BATCH:  # it may not ask for the account's figures
+            await require_jetstream(lambda: self.api("INFO", timeout_s=_ATTEMPT_S), bare_url(self._config.url))
 
     async def _ping(self) -> None:
         if not self.is_connected:
@@ -394,58 +315,21 @@ class Connection:
         return self._inbox
 
     async def _on_error(self, error: Exception) -> None:
-        text = str(error) or type(error).__name__
-        self._last_error = text
-        lowered = text.lower()
-        if "authorization violation" in lowered:
-            if not self._refusal.done():
-                self._refusal.set_result(Refused(f"{bare_url(self._config.url)} refuses the login of role {self.role}"))
-            self._note_shut_out()
-            return
-        if isinstance(error, (ssl.SSLCertVerificationError, NoTls)) and not self._refusal.done():
-            self._refusal.set_result(BrokerUnsuitable(f"{bare_url(self._config.url)}: {_tls_reason(error)}"))
-        if _PERMISSIONS in lowered:
-            self.num_refused += 1
-            _log.error("role %s: %s", self.role, text)
-            if '"' in text:
-                for inbox in self._inboxes():
-                    inbox.refused(text.split('"')[1], f"role {self.role} may not: {text}")
-            return
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self._note_overrun(error.subject)
-        elif isinstance(error, (OSError, TimeoutError, nats.errors.Error)):
-            _log.debug("%s", text)  # a loss of the connection is said once, below
-        else:
-            _log.error("a callback failed", exc_info=error)
+        self._complaints.take(error, is_away=not self._client.is_connected and not self._closing)
 
-    def _note_shut_out(self) -> None:
-        """A login may be refused for moments, while it is exchanged. One that stays so ends the connection for good."""
-        if self._client.is_connected or self._closing:
-            return
-        now = time.monotonic()
-        self._shut_out_since = self._shut_out_since or now
-        if self._inbox is not None and now - self._shut_out_since > _SHUT_OUT_S:
-            _log.critical("%s refuses the login of role %s", bare_url(self._config.url), self.role)
-            task = asyncio.create_task(self.close())
-            self._tasks.add(task)
-
-    def _note_overrun(self, subject: str) -> None:
-        """A message was dropped at a subscription's limit; they come in thousands, so a line a second says enough."""
-        self.num_overrun += 1
-        now = time.monotonic()
-        if now - self._overrun_logged_at >= 1.0:
-            self._overrun_logged_at = now
-            _log.warning("messages on %s come faster than they are handled: %d dropped", subject, self.num_overrun)
+    def _on_shut_out(self) -> None:
+        task = asyncio.create_task(self.close())
+        self._tasks.add(task)
 
     async def _on_disconnected(self) -> None:
         if self._connected.is_set() and not self._closing:
-            _log.warning("connection lost: %s", self._last_error)
+            _log.warning("connection lost: %s", self._complaints.last)
         self._disconnected()
 
     async def _on_reconnected(self) -> None:
         self._lost = asyncio.get_running_loop().create_future()
         self._connected.set()
-        self._shut_out_since = None
+        self._complaints.reconnected()
         self.reconnects += 1
         _log.info("reconnected to %s, nats-server %s", bare_url(self._config.url), self.server_version)
         # Tasks: the client library takes an error or a delay in here for a failed connection.
@@ -478,31 +362,3 @@ async def _cancel_for_sure(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_RETRY_S)
-
-
-def _parse_version(text: str) -> tuple[int, ...]:
-    numbers = text.partition("-")[0].split(".")[:2]
-    return tuple(int(number) for number in numbers if number.isdigit())
-
-
-def _tls_reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
-    return str(error)
-
-
-def _login_in(url: str) -> dict[str, str]:
-    """The first login of the url: user and password, or a token."""
-    for part in map(urlsplit, url.split(",")):
-        if part.username is not None and part.password is not None:
-            return {"user": part.username, "password": part.password}
-        if part.username is not None:
-            return {"token": part.username}
-    return {}
-
-
-def bare_url(url: str) -> str:
-    """The url without logins, for messages."""
-    return ",".join(
-        part.split("://")[0] + "://" + part.rpartition("@")[2].rpartition("://")[2] for part in url.split(",")
-    )

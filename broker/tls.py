@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import BrokerUnsuitable
+from broker.pem import PemUnusable, load_pair, reason, require_readable
 
 
 class TlsFiles(NamedTuple):
@@ -17,27 +18,21 @@ class TlsFiles(NamedTuple):
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
     """Raises BrokerUnsuitable, naming the file that is of no use."""
-    for path in files:
-        if path is not None:
-            _require_readable(path)
     try:
-        context = ssl.create_default_context(cafile=files.ca)
+        context = _trusting(files.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if files.cert is not None:
-            context.load_cert_chain(files.cert, files.key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
-        shown = ", ".join(str(path) for path in files if path is not None)
-        raise BrokerUnsuitable(f"TLS to NATS: {shown}: not usable as certificate and key ({error})") from None
+        if files.cert is not None and files.key is not None:
+            load_pair(context, files.cert, files.key)
+    except PemUnusable as error:
+        raise BrokerUnsuitable(f"TLS to NATS: {error}") from None
     return context
 
 
-def _require_readable(path: Path) -> None:
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    """Raises PemUnusable."""
+    if ca is not None:
+        require_readable(ca)
     try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise BrokerUnsuitable(f"TLS to NATS: {path}: {error.strerror}") from None
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as error:
+        raise PemUnusable(f"{ca}: {reason(error)}") from None

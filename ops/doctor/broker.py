@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.connection import Connection, bare_url
+from broker.address import bare_url
+from broker.connection import Connection
 from broker.credentials import find_login
 from broker.errors import ApiError, BrokerError, BrokerUnavailable
 from broker.roles import Role

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from broker.connection import bare_url
+from broker.address import bare_url
 from ops.doctor.certificates import check_certificates
 from ops.doctor.check import Check
 from ops.doctor.disk import check_disk, nearest_existing

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from broker.connection import BrokerConfig, bare_url
+from broker.address import bare_url
+from broker.connection import BrokerConfig
 from broker.roles import Role
 from broker.tls import TlsFiles
 from ops.errors import CannotStart

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from broker.connection import BrokerConfig, bare_url
+from broker.address import bare_url
+from broker.connection import BrokerConfig
 from broker.errors import BrokerError
 from broker.roles import Role
 from ops.errors import CannotStart

@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from broker.audit_stream import AuditStream
 from broker.connection import BrokerConfig, Connection
 from broker.edge_refused import Refused, announce_refused, listen_for_refused
 from broker.edge_waiting import WaitingTokens, announce_waiting, listen_for_waiting
 from broker.holders import Holders
 from broker.journal import JournalHub
 from broker.registry import Registry
-from broker.transitions import Transitions
 from broker.work_queue import WorkQueue
 from broker.worker_control import WorkerControl
 from producer.audit.audit import Audit
@@ -36,7 +33,7 @@ from producer.edge.guardian import Guardian, WorkerProbe
 from producer.edge.ids import mint_seed
 from producer.edge.in_flight import InFlightRequests
 from producer.edge.joining import Joining
-from producer.edge.kept import KeptAnswers
+from producer.edge.keeping import Keeping, build_keeping
 from producer.edge.key_watch import KeyWatch
 from producer.edge.lifecycle import Lifecycle
 from producer.edge.manifest import ManifestStanding
@@ -48,7 +45,6 @@ from producer.edge.queue_view import QueueView
 from producer.edge.rates import ServiceRates
 from producer.edge.resuming import Resuming
 from producer.edge.retention import Retention
-from producer.edge.retry_after import RetryAfter
 from producer.edge.scaling import Scaling
 from producer.edge.stages.identity import check_priority, check_scope
 from producer.edge.stages.limits import WithinLimits
@@ -58,6 +54,7 @@ from producer.edge.stages.size import estimate_size
 from producer.edge.strays import Strays
 from producer.edge.submitter import Submitter
 from producer.edge.translate import Limits
+from producer.edge.trust import build_trust
 from producer.edge.waiting import Waiting
 from producer.guardrails.guardrails import Guardrails
 from producer.limits.limiter import Limiter
@@ -201,40 +198,25 @@ def _build(
     queue = WorkQueue(connection)
     metrics, background, demand = EdgeMetrics(CollectorRegistry()), Background(), Demand(config.edge_id)
     tracer.report_to(metrics.count_spans)
-    policy, keys = LivePolicy(config), ApiKeys(config.pepper)
-    policy.on_change(keys.learn)
-    policy.on_change(models.learn)
-    audit = Audit(AuditStream(connection), config.audit, config.pepper, config.edge_id, metrics.audit_lost.inc)
-    guardrails = Guardrails(metrics, background, audit)
-    policy.on_change(guardrails.learn)
-    policy.on_prepare(guardrails.prepare)
-    oidc = OidcVerifier(metrics.issuer_answered)
-    policy.on_change(oidc.learn)
-    calls, waiting = LiveCalls(config.max_concurrent), Waiting(config.edge_id)
-    rates = ServiceRates(models.num_slots, lambda model: calls.ages(model, time.monotonic()))
-    retry_after = RetryAfter(rates, waiting.num_edges)
-    retention = Retention(hub, config.resume_window_s)
-    transitions = Transitions(connection, config.edge_id)
-    kept = KeptAnswers(calls, config.resume_window_s, config.kept_answers_bytes)
-    lifecycle = Lifecycle(hub, queue, transitions, calls, kept, retention, rates, metrics, background, audit)
-    key_watch = KeyWatch(keys, calls, lifecycle)
-    policy.on_change(lambda _: key_watch.look())
+    trust = build_trust(config, connection, metrics, background)
+    trust.policy.on_change(models.learn)
+    keeping = build_keeping(config, connection, hub, queue, models, metrics, background, trust.audit)
+    calls, lifecycle = keeping.calls, keeping.lifecycle
+    key_watch = KeyWatch(trust.keys, calls, lifecycle)
+    trust.policy.on_change(lambda _: key_watch.look())
     finding = Finding(connection, calls)
     joining = Joining(connection, config.edge_id, finding, lifecycle, config.resume_window_s)
-    control = WorkerControl(connection)
-    probe = WorkerProbe(control.is_alive)
-    holders = Holders(registry, control)
-    strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
     limiter = Limiter(
         connection,
         config.edge_id,
-        keys.owner_of,
+        trust.keys.owner_of,
         background,
-        rates.service_s,
+        keeping.rates.service_s,
         metrics.rate_limited.inc,
         window_s=config.limit_window_s,
     )
-    policy.on_change(limiter.learn)
+    trust.policy.on_change(limiter.learn)
+    retry_after, waiting = keeping.retry_after, keeping.waiting
     return Services(
         config=config,
         connection=connection,
@@ -242,18 +224,18 @@ def _build(
         queue=queue,
         registry=registry,
         models=models,
-        fleet=Fleet(registry, control, lambda: connection.max_payload),
+        fleet=Fleet(registry, WorkerControl(connection), lambda: connection.max_payload),
         in_flight=InFlightRequests(connection, joining),
-        model_changes=ModelChanges(registry, models, audit),
+        model_changes=ModelChanges(registry, models, trust.audit),
         manifest=ManifestStanding(metrics),
-        policy=policy,
-        policy_store=PolicyStore(connection, policy, config.policy, keys.pepper_check, audit),
-        lockout=Lockout(policy, lambda secret: keys.digest(secret).hex()),
-        keys=keys,
+        policy=trust.policy,
+        policy_store=trust.policy_store,
+        lockout=trust.lockout,
+        keys=trust.keys,
         key_watch=key_watch,
-        audit=audit,
-        authenticator=Authenticator(keys, (oidc,)),
-        oidc=oidc,
+        audit=trust.audit,
+        authenticator=trust.authenticator,
+        oidc=trust.oidc,
         metrics=metrics,
         drain=Drain(),
         calls=calls,
@@ -267,13 +249,13 @@ def _build(
         ),
         joining=joining,
         resuming=Resuming(finding, lifecycle, config.resume_window_s),
-        guardian=Guardian(calls, lifecycle, probe, lambda: hub.is_live, queue.hand_back, strays, background),
-        retention=retention,
+        guardian=_guardian(connection, registry, hub, queue, keeping, background),
+        retention=keeping.retention,
         background=background,
-        rates=rates,
+        rates=keeping.rates,
         demand=demand,
         scaling=Scaling(config.autoscale, models, queue, waiting, demand, metrics),
-        guardrails=guardrails,
+        guardrails=trust.guardrails,
         limits=Limits(config.max_prompts, config.longest_timeout_s, config.high_priority_threshold, mint_seed),
         stages=(
             check_scope,
@@ -281,7 +263,7 @@ def _build(
             check_priority,
             check_template,
             estimate_size,
-            guardrails,
+            trust.guardrails,
             *extra_stages,
             LiveWorker(demand, models),
             WithinLimits(limiter),
@@ -289,6 +271,21 @@ def _build(
         ),
         limiter=limiter,
         # The last one: it sees what the client would.
-        filters=(*filters, guardrails.make_filter),
+        filters=(*filters, trust.guardrails.make_filter),
         tracer=tracer,
     )
+
+
+def _guardian(
+    connection: Connection,
+    registry: Registry,
+    hub: JournalHub,
+    queue: WorkQueue,
+    keeping: Keeping,
+    background: Background,
+) -> Guardian:
+    control = WorkerControl(connection)
+    holders = Holders(registry, control)
+    strays = Strays(queue.look, holders.unheld, queue.hand_back_unclaimed, lambda: hub.live_since, background)
+    probe = WorkerProbe(control.is_alive)
+    return Guardian(keeping.calls, keeping.lifecycle, probe, lambda: hub.is_live, queue.hand_back, strays, background)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.pem import PemUnusable, load_authorities, load_pair
 from producer.config import TlsFiles
 
 _log = structlog.stdlib.get_logger("inferflux.edge.tls")
@@ -51,39 +52,14 @@ def _read(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    for path in files:
-        if path is not None:
-            _require_readable(path)
     try:
-        # A password would be asked for on the terminal.
-        context.load_cert_chain(files.cert, files.key, password=_no_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise TlsUnusable(f"{files.cert} and {files.key}: {_reason(error)}") from None
-    if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(files.client_ca)
-        except (ssl.SSLError, OSError) as error:
-            raise TlsUnusable(f"{files.client_ca}: {_reason(error)}") from None
+        load_pair(context, files.cert, files.key)
+        if files.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            load_authorities(context, files.client_ca)
+    except PemUnusable as error:
+        raise TlsUnusable(str(error)) from None
     return context
-
-
-def _require_readable(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise TlsUnusable(f"{path}: {error.strerror}") from None
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted; give one that is not, readable by this user alone")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"not a usable certificate or key ({error.reason or 'no PEM'})".lower().replace("_", " ")
-    return str(error)
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

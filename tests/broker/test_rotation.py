@@ -108,7 +108,7 @@ async def test_a_restart_amid_an_exchange_takes_both(server: ServerOfATest) -> N
 async def test_a_login_that_stays_refused_ends_the_connection(
     server: ServerOfATest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.connection._SHUT_OUT_S", 0.1)
+    monkeypatch.setattr("broker.complaints._SHUT_OUT_S", 0.1)
     edge = await connect(server, Role.EDGE)
     (server.credentials / "edge").write_text("user: edge\npassword: another\n")
     write_users(server.credentials.parent)

@@ -84,6 +84,23 @@ async def test_what_is_older_or_plain_is_not_spoken_to(broker: Broker, authority
         assert (await edge.client.get("/livez")).status_code == 200
 
 
+async def test_a_handshake_that_does_not_come_is_given_up(broker: Broker, authority: Authority,
+    server: Certificate) -> None:  # fmt: skip
+    files = TlsFiles(server.cert, server.key)
+    async with tls_edge(broker, authority, files, header_timeout_s=0.3) as edge:
+        begun = ssl.MemoryBIO()
+        hello = trusting(authority).wrap_bio(ssl.MemoryBIO(), begun, server_hostname="127.0.0.1")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            hello.do_handshake()
+        for first in (b"", begun.read()[:50]):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.address.port)
+            writer.write(first)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+        assert await is_open_to(edge, trusting(authority))
+
+
 async def is_open_to(edge: Edge, context: ssl.SSLContext) -> bool:
     """Whether a request of a client with this context is answered."""
     async with httpx2.AsyncClient(base_url=edge.url, trust_env=False, verify=context) as client:

@@ -115,7 +115,7 @@ MODULES = {
 }
 
 # Of the plane of characters that texts are mostly written in: beyond it the two count differently, see below.
-TEXTS = st.text(st.sampled_from('abAB  éßñжΩ字019.-_/,*{}\n"\\'), max_size=24) | st.sampled_from(
+TEXTS = st.text(st.sampled_from('abAB  éñжΩ字019.-_/,*{}\n"\\'), max_size=24) | st.sampled_from(
     ["haiku", "my secret 555-1234", "bad", "Worse Bad", "a b c d", "bad a b c d"]
 )
 VALUES = st.recursive(
@@ -220,6 +220,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], Any, Any]] = [
     ('sprintf("%.2f", [input.n])', {"n": 1}, "1", "%!f(int64=01)"),
     ("regex.is_valid(input.text)", {"text": "{"}, False, True),
     ("urlquery.encode(input.text)", {"text": "a*"}, "a*", "a%2A"),
+    ("upper(input.text)", {"text": "ß"}, "SS", "ß"),
     ("lower(input.text)", {"text": "İ"}, "i̇", "i"),
     ("input.n + 0.1", {"n": 2**53 + 1}, 2**53, 2**53 + 2),
     ("json.marshal(input.n)", {"n": 1e-7}, "1e-7", "1e-07"),

@@ -18,7 +18,7 @@ from producer.auth.oidc.claims import owner_of
 from producer.auth.oidc.key_cache import Timing
 from producer.auth.oidc.verifier import OidcVerifier
 from producer.config import TlsFiles
-from producer.edge import services
+from producer.edge import trust
 from schemas.errors import ErrorCode, error_kind
 from tests.conftest import Broker
 from tests.producer.conftest import CONFIG, KEY, READ_KEY, Edge, chat, put_model, running_edge, running_worker
@@ -213,7 +213,7 @@ async def test_an_issuer_that_is_down_and_comes_back(
 
 async def test_a_stream_outlives_its_token(broker: Broker, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     now, expired = time.time(), asyncio.Event()
-    monkeypatch.setattr(services, "OidcVerifier", partial(OidcVerifier, clock=lambda: now))
+    monkeypatch.setattr(trust, "OidcVerifier", partial(OidcVerifier, clock=lambda: now))
     token = provider.sign(exp=now + 60)
 
     async def slow(run: Run) -> None:
