@@ -25,7 +25,6 @@ NOT_RUN = {
     "nats --context inferflux stream report": _NATS,
     "nats --context inferflux stream info INFERFLUX_TOKENS": _NATS,
     "nats --context inferflux consumer ls INFERFLUX_REQUESTS": _NATS,
-    "nats --context inferflux consumer info INFERFLUX_REQUESTS": _NATS,
     "nats --context inferflux consumer report INFERFLUX_REQUESTS": _NATS,
     "nats --context inferflux sub 'inferflux.evt.>'": _NATS,
     ".venv/bin/pip install py-spy": _PROFILER,

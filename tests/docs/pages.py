@@ -15,6 +15,9 @@ USER_GUIDE, ADMIN_GUIDE, DEVELOPER_GUIDE, PRD = (
 GUIDES = (README, USER_GUIDE, ADMIN_GUIDE, DEVELOPER_GUIDE, PRD)
 GUIDE_NAMES = [str(page.relative_to(ROOT)) for page in GUIDES]
 
+# Guides have `sh` alone, of which every line is looked at.
+SHELLS = ("sh", "bash", "console")
+
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
@@ -67,8 +70,9 @@ def anchors(page: Path) -> set[str]:
 
 def shell_commands(page: Path) -> Iterator[str]:
     """Command lines of the shell blocks."""
-    for block in blocks(page, "sh"):
-        yield from commands(block)
+    for language in SHELLS:
+        for block in blocks(page, language):
+            yield from commands(block)
 
 
 def commands(block: Block) -> list[str]:

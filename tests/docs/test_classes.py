@@ -28,6 +28,16 @@ def test_commands_stand_in_blocks_that_are_looked_at(page: Path) -> None:
         assert not [line for line in block.text.splitlines() if line.removeprefix("$ ").split(" ")[0] in programs]
 
 
+def test_what_nobody_has_decided_on_is_in_no_class() -> None:
+    for line in (
+        "nats --context inferflux stream rm",
+        "python -m ops.docs",
+        "docker compose up",
+        "sudo inferctl status",
+    ):
+        assert class_of(line) is None
+
+
 def test_no_reason_is_left_of_a_command_that_is_gone() -> None:
     assert set(NOT_RUN) <= {line.strip() for page in GUIDES for line in shell_commands(page)}
 

@@ -14,7 +14,19 @@ from ops.settings.table import MODEL_FIELDS, PLAIN, TABLE
 from producer.edge.routes.table import ROUTES
 from producer.metrics import EdgeMetrics
 from schemas.errors import ErrorCode, error_kind
-from tests.docs.pages import GUIDE_NAMES, GUIDES, NAMES, PAGES, ROOT, USER_GUIDE, anchors, code_spans, links, read
+from tests.docs.pages import (
+    ADMIN_GUIDE,
+    GUIDE_NAMES,
+    GUIDES,
+    NAMES,
+    PAGES,
+    ROOT,
+    USER_GUIDE,
+    anchors,
+    code_spans,
+    links,
+    read,
+)
 from workers.metrics import WorkerMetrics
 
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} | {".ci"}
@@ -103,6 +115,14 @@ def test_metrics_exist(page: Path) -> None:
     for span in code_spans(page):
         if re.fullmatch(r"inferflux_[a-z_]+", span):
             assert span in families, span
+
+
+def test_the_admin_guide_quotes_logs_as_they_are() -> None:
+    quoted = re.findall(r"log, `([^`]+)`", read(ADMIN_GUIDE))
+    code = "".join(read(path) for folder in ("producer", "workers", "broker") for path in (ROOT / folder).rglob("*.py"))
+    assert len(quoted) >= 5
+    for text in quoted:
+        assert f'"{text}' in code, text
 
 
 def exposed(family: Metric) -> tuple[str, str]:
