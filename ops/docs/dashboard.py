@@ -46,6 +46,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             (_rate("completion_tokens", "{{model}} generated"), _rate("prompt_tokens", "{{model}} prompt")),
         ),
+        Panel("Requests in hand of workers", "short", (_state("queue_in_hand", "model", "max"),)),
         Panel("Calls in the edges", "short", (Query("sum by (instance) (inferflux_live_calls)", "{{instance}}"),)),
     ),
     "Latency": (
@@ -90,6 +91,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
         Panel("Prompt tokens that were there", "short", (_rate("prefix_matched_tokens", "{{model}}"),)),
+        Panel("KV that had to go", "ops", (_rate("prefix_evictions", "{{model}}"),)),
+        Panel("Loads of models", "ops", (_rate("model_loads", "{{model}} {{result}}", by="model, result"),)),
         Panel(
             "Places given up",
             "ops",
@@ -131,6 +134,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Refused credentials", "ops", (_rate("auth_failures", "{{reason}}", by="reason", labels=""),)),
         Panel("Audit events lost", "ops", (_rate("audit_lost", "{{instance}}", by="instance", labels=""),)),
+        Panel(
+            "Configuration read again",
+            "ops",
+            (
+                _rate("config_reloads", "{{result}}", by="result", labels=""),
+                _rate("manifest_errors", "manifest not used", by="job", labels=""),
+            ),
+        ),
+        Panel("Manifest in use", "short", (Query("min by (job) (inferflux_manifest_ok)", "{{job}}"),)),
         Panel("Questions to the issuer", "ops", (_rate("issuer_requests", "{{outcome}}", by="outcome", labels=""),)),
         Panel(
             "Streams cut, and spans",

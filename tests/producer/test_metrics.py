@@ -113,7 +113,7 @@ def test_a_model_that_is_gone_is_shown_no_longer() -> None:
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
     for model in ("stays", "goes"):
-        metrics.queue(model, PriorityClass.LOW, 3, 500, 1.5)
+        metrics.queue(model, PriorityClass.LOW, 3, 0, 500, 1.5)
         metrics.workers(model, 1)
         metrics.ended(Endpoint.CHAT, model, "ok", 1.0)
     metrics.keep_models({"stays"})

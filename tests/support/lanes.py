@@ -1,9 +1,10 @@
 """pytest plug-in: how tests are dealt out to several processes (pytest-xdist).
 
 A file's tests stay together, since they share what is slow to start. Tests of whole stacks, each several processes that
-race and are killed, stay together as well: two stacks would be in each other's way. The rest mostly waits, beside them.
+race and are killed, have two lanes: more stacks at once would be in each other's way. The rest mostly waits, beside them.
 """
 
+import zlib
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _STACKS = "tests/system"
+_NUM_STACK_LANES = 2
 # All files of such a folder look at one stack.
 _SHARING = ("tests/ops/telemetry",)
 
@@ -20,7 +22,9 @@ class Lanes(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return next((folder for folder in (_STACKS, *_SHARING) if file.startswith(f"{folder}/")), file)
+        if file.startswith(f"{_STACKS}/"):
+            return f"{_STACKS}/{zlib.crc32(file.encode()) % _NUM_STACK_LANES}"
+        return next((folder for folder in _SHARING if file.startswith(f"{folder}/")), file)
 
 
 @pytest.hookimpl(trylast=True)

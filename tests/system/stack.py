@@ -1,12 +1,14 @@
 """A whole InferFlux in real processes, started by the command a user would type, for tests that kill parts of it."""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,8 +42,15 @@ def fetch(url: str, *, key: str = KEY, body: dict[str, Any] | None = None, timeo
     request.add_header("Authorization", f"Bearer {key}")
     if data is not None:
         request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-        raw = answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            raw = answer.read()
+    except urllib.error.HTTPError as error:
+        refusal = error.read()
+        print(f"{url}: {error.code}: {refusal.decode()}")
+        error.fp = io.BytesIO(refusal)
+        error.file = error.fp
+        raise
     try:
         return json.loads(raw)
     except ValueError:

@@ -119,8 +119,6 @@ def test_no_request_fails_and_a_restart_keeps_what_was_loaded(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or "")
 def test_so_it_is_with_weights(tmp_path: Path) -> None:
-    if full_or(1, reduced=0) == 0:
-        pytest.skip("full counts only")
     whole = find_model()
     assert whole is not None
     (tmp_path / "cut.gguf").write_bytes(whole.read_bytes()[:20_000])

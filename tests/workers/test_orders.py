@@ -45,7 +45,7 @@ class Worker:
         self.intake = intake
         self.left = asyncio.Event()
         self.num_announced = 0
-        self.orders = Orders([intake], is_supervised=True, leave=self.left.set, announce=self._announce)
+        self.orders = Orders(lambda: [intake], is_supervised=True, leave=self.left.set, announce=self._announce)
         self._control = WorkerControl(broker.edge)
 
     async def status(self) -> WorkerStatus:

@@ -2,14 +2,14 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from ops.cli.inferctl import group
 from ops.cli.program import main
-from tests.system.stack import ADMIN_KEY, KEY, Stack, fetch, until
+from tests.system.stack import ADMIN_KEY, KEY, Stack, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -29,6 +29,13 @@ class Done(NamedTuple):
 Run = Callable[..., Done]
 
 
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A server of these tests alone: they send its worker away."""
+    with running(tmp_path_factory.mktemp("fleet"), "--model", "echo:repeat") as started:
+        yield started
+
+
 @pytest.fixture
 def run(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.setenv("INFERCTL_PORT", str(stack.port))
@@ -43,13 +50,13 @@ def run(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 @pytest.fixture
 def worker(run: Run) -> str:
-    """The id of the worker, once it serves."""
+    """The id of the worker, once it serves and is the only one."""
 
-    def serving() -> str | None:
-        found = [each for each in run("workers", "--json").body["data"] if each["state"] == "serving"]
-        return found[0]["id"] if found else None
+    def alone() -> str | None:
+        found = run("workers", "--json").body["data"]
+        return found[0]["id"] if [each["state"] for each in found] == ["serving"] else None
 
-    return until(serving, "a worker serves")
+    return until(alone, "one worker serves")
 
 
 def test_a_worker_is_cordoned_and_serves_again(run: Run, stack: Stack, worker: str) -> None:
@@ -68,6 +75,7 @@ def test_a_worker_is_cordoned_and_serves_again(run: Run, stack: Stack, worker: s
     finally:
         done = run("workers", "--uncordon", worker)
     assert (done.code, "serving" in done.out) == (0, True)
+    until(lambda: fetch(f"{stack.url}/v1/models")["data"][0]["ready"], "it serves again")
     assert fetch(f"{stack.url}/v1/completions", body={"prompt": "x"})["choices"][0]["text"] == "x"
 
 
@@ -81,7 +89,8 @@ def test_the_cache_is_warmed_shown_and_cleared(
     assert on_worker["computed_tokens"] == on_worker["prompt_tokens"] > 8
     usage = fetch(f"{stack.url}/v1/completions", body={"prompt": f"{TEXT} And more."})["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] >= len(TEXT)
-    (cache,) = run("cache", "--status", "--json").body["data"]
+    caches = run("cache", "--status", "--json").body["data"]
+    cache = next(each for each in caches if each["worker"] == worker)
     assert cache["cached_tokens"] == cache["pages"]["cached"] * cache["page_size"] > 0
     assert {"used", "reserved", "cached", "free"} == set(cache["pages"])
     table = run("cache", "--model", "echo", "--worker", worker)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ops.errors import CannotStart
 from ops.serving.machine import Machine
 from ops.serving.registering import is_left_over, merged, model_card
+from ops.serving.sources import hub_of
 from ops.serving.worker_models import CardPlanner, model_settings
 from ops.settings.errors import SettingsError
 from ops.settings.loader import load
@@ -84,7 +85,8 @@ def planner(*, is_bound: bool = False) -> CardPlanner:
     def here() -> Machine:
         return machine()
 
-    return CardPlanner(load({}, {}).runtime, here, (), is_bound=is_bound)
+    settings = load({}, {})
+    return CardPlanner(settings.runtime, here, hub_of(settings), (), is_bound=is_bound)
 
 
 def test_one_process_keeps_to_libraries_that_can_share_it(tmp_path: Any) -> None:

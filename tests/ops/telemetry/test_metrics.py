@@ -32,6 +32,10 @@ worker redeliveries_total dlq_total{reason} worker_slots{state}
 ADDITIONS = {
     "edge": {
         "audit_lost_total": "an audit that loses events must be noticed",
+        "config_reloads_total": "a configuration that was not taken must be noticed",
+        "manifest_errors_total": "a manifest that was not taken must be noticed",
+        "manifest_ok": "the same, while it lasts",
+        "queue_in_hand": "what of a queue runs",
         "broker_up": "alerts on a broker that is away",
         "guardrail_decisions_total": "a policy engine that fails must be noticed",
         "issuer_requests_total": "an issuer that does not give its keys must be noticed",
@@ -43,6 +47,8 @@ ADDITIONS = {
     },
     "worker": {
         "broker_up": "alerts on a broker that is away",
+        "model_loads_total": "a model that does not load must be noticed",
+        "prefix_evictions_total": "a cache that is too small",
         "step_seconds": "what a batch costs",
         "trace_spans_total": "traces that are lost must be noticed",
     },

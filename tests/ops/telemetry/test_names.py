@@ -21,7 +21,9 @@ _ADDED = {"instance", "job"}
 @pytest.fixture(scope="module")
 def shown(observed: Observed) -> Scrape:
     """After a call, so that what has labels has samples."""
-    fetch(f"{observed.stack.url}/v1/completions", body={"model": "echo", "prompt": "x", "max_tokens": 3})
+    fetch(
+        f"{observed.stack.url}/v1/completions", body={"model": "echo", "prompt": "x", "max_tokens": 3, "stream": True}
+    )
     return scrape_edge(observed.stack.url)
 
 

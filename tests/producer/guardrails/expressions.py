@@ -74,8 +74,6 @@ regex.replace(text, "a(b)?", "x$1")
 regex.split("[ab]", text)
 glob.match("*.com", ["."], "a.com")
 abs(n)
-ceil(n / 2)
-floor(n / 2)
 round(n / 2)
 n / 4
 n * 3

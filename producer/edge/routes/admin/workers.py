@@ -13,6 +13,7 @@ from producer.edge.json_response import json_response
 from producer.edge.operation import operation
 from producer.edge.routes.admin.bodies import read_as
 from producer.edge.routes.admin.recorded import record
+from schemas.control import WorkerAdvert
 from schemas.errors import ErrorCode
 from schemas.worker_orders import Cordon, DrainOrder, WorkerStatus
 
@@ -100,7 +101,7 @@ def _detail(member: Member) -> dict[str, Any]:
 def _view(member: Member) -> dict[str, Any]:
     """The worker's own word comes before the registry's, which may be two seconds old."""
     advert, status = member.advert, member.status
-    said: WorkerStatus | Any = status if status is not None else advert
+    said: WorkerStatus | WorkerAdvert = status if status is not None else advert
     models = {model.id: model for model in status.models} if status is not None else {}
     return {
         "object": "worker",
@@ -108,7 +109,7 @@ def _view(member: Member) -> dict[str, Any]:
         "host": advert.host,
         "pid": advert.pid,
         "version": advert.version,
-        "state": "draining" if said.draining else "cordoned" if said.cordoned else "serving",
+        "state": _state(advert, said),
         "cordoned": said.cordoned,
         "draining": said.draining,
         "answers": status is not None,
@@ -129,3 +130,11 @@ def _view(member: Member) -> dict[str, Any]:
             for served in advert.models
         ],
     }
+
+
+def _state(advert: WorkerAdvert, said: WorkerStatus | WorkerAdvert) -> str:
+    if said.draining:
+        return "draining"
+    if said.cordoned:
+        return "cordoned"
+    return "serving" if advert.models or not advert.loading else "loading"
