@@ -1,7 +1,7 @@
 """pytest plug-in: how tests are dealt out to several processes (pytest-xdist).
 
 A file's tests stay together, since they share what is slow to start. Tests of whole stacks, each several processes that
-race and are killed, have two lanes: more stacks at once would be in each other's way. The rest mostly waits, beside them.
+race and are killed, have two lanes: more at once would be in each other's way. The rest mostly waits, beside them.
 """
 
 import zlib
