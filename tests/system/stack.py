@@ -36,7 +36,7 @@ def until(probe: Callable[[], T | None], what: str, limit_s: float = 30.0) -> T:
 
 
 def fetch(url: str, *, key: str = KEY, body: dict[str, Any] | None = None, timeout_s: float = 60) -> Any:
-    """GET or POST JSON and return the decoded answer; text when it is not JSON."""
+    """GET or POST JSON and return the decoded answer; text when it is not JSON. A refusal's message has its body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data)
     request.add_header("Authorization", f"Bearer {key}")
@@ -46,11 +46,10 @@ def fetch(url: str, *, key: str = KEY, body: dict[str, Any] | None = None, timeo
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             raw = answer.read()
     except urllib.error.HTTPError as error:
-        refusal = error.read()
-        print(f"{url}: {error.code}: {refusal.decode()}")
-        error.fp = io.BytesIO(refusal)
-        error.file = error.fp
-        raise
+        with error:
+            refusal = error.read()
+        words = f"{error.reason}: {refusal.decode()}"
+        raise urllib.error.HTTPError(url, error.code, words, error.headers, io.BytesIO(refusal)) from None
     try:
         return json.loads(raw)
     except ValueError:
