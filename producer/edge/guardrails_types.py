@@ -1,6 +1,6 @@
 """Bodies and answers of /v1/admin/guardrails."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
@@ -17,6 +17,12 @@ class GuardrailsChange(BaseModel):
     )
     opa_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     fail_open: StrictBool = False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are to change, as the policy has them."""
+        given = self.model_dump(include=self.model_fields_set)
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 class GuardrailsView(BaseModel):

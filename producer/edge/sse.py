@@ -75,7 +75,7 @@ class EventStream(EventSourceResponse):
             return not (self.left or self.cut)
         give_up_at = time.monotonic() + _TAKEN_WITHIN_S
         while not wire.is_taken:
-            if wire.is_reset or time.monotonic() > give_up_at:
+            if wire.is_dropped or time.monotonic() > give_up_at:
                 return False
             await wire.wait_news(_ASK_AGAIN_S)
         return True

@@ -36,17 +36,18 @@ else:
 class Wire:
     """One request's hold on its connection.
 
-    `is_reset`: the client's system has thrown away what it had not handed over, and what was on its way.
+    `is_dropped`: the client's system has thrown away what it had not handed over, and what was on its way; or the
+    connection has ended before all of the answer was sent.
     """
 
-    __slots__ = ("_cycle", "_is_lost", "_is_taken", "_news", "_transport", "is_reset")
+    __slots__ = ("_cycle", "_is_lost", "_is_taken", "_news", "_transport", "is_dropped")
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
         self._cycle = cycle
         self._is_taken = False
         self._is_lost = False
-        self.is_reset = False
+        self.is_dropped = False
         self._news = asyncio.Event()
 
     @property
@@ -64,7 +65,7 @@ class Wire:
         ended in order counts: what was on its way then, nobody tells.
         """
         if self._is_taken or self._is_lost:
-            return self._is_taken or not self.is_reset
+            return self._is_taken or not self.is_dropped
         sock = self._sock()
         return sock is not None and self.unsent_bytes == 0
 
@@ -77,7 +78,8 @@ class Wire:
     def lost(self, error: Exception | None) -> None:
         """The connection has ended, with an error when the client's system has reset it."""
         self._is_lost = True
-        self.is_reset = error is not None
+        # What is sent from now on goes nowhere, without a word: the cycle does not count it as complete either.
+        self.is_dropped = error is not None or not self._cycle.response_complete
         self._news.set()
 
     async def wait_news(self, timeout_s: float) -> None:

@@ -24,7 +24,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.wire = Wire(self.transport, cast(RequestResponseCycle, SimpleNamespace(response_complete=True)))
+        self.cycle = SimpleNamespace(response_complete=True)
+        self.wire = Wire(self.transport, cast(RequestResponseCycle, self.cycle))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.wire.lost(error)
@@ -35,6 +36,7 @@ class Pair:
 
     def __init__(self, client: socket.socket, server: Connection) -> None:
         self.client = client
+        self.connection = server
         self.wire = server.wire
         self.transport = server.transport
 
@@ -77,7 +79,7 @@ async def test_an_answer_is_taken_once_it_was_read(pair: Pair) -> None:
 
 async def test_a_reset_is_never_taken_in_any_round_of_the_loop(pair: Pair) -> None:
     pair.client.close()
-    while not pair.wire.is_reset:
+    while not pair.wire.is_dropped:
         assert not pair.wire.is_taken
         await asyncio.sleep(0)
     assert not pair.wire.is_taken
@@ -96,3 +98,12 @@ async def test_what_we_close_ourselves_is_taken_once_the_connection_has_ended_in
     assert not pair.wire.is_taken
     await pair.wire.wait_news(5)
     assert pair.wire.is_taken
+
+
+async def test_a_client_that_leaves_in_order_before_the_end_has_not_taken_the_answer(pair: Pair) -> None:
+    pair.connection.cycle.response_complete = False
+    await pair.read_all()
+    pair.client.close()
+    await asyncio.wait_for(pair.wire.wait_news(5), 10)
+    # What is sent now goes nowhere, and no error tells so.
+    assert not pair.wire.is_taken

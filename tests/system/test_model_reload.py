@@ -57,7 +57,7 @@ class Clients:
     def go_on(self) -> None:
         """Return once each client has had answers since."""
         before = self.num_answered
-        until(lambda: self.failures or self.num_answered > before + 2 * NUM_CLIENTS, "answers")
+        until(lambda: self.failures or self.num_answered > before + 2 * NUM_CLIENTS, "answers", 120)
 
 
 def admin(stack: Stack, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -208,12 +208,12 @@ async def test_administrators_change_them_while_all_runs(edge: Edge, worker: Scr
         ({"patterns": ["ok", "("]}, "patterns", "patterns[1]"),
         ({"patterns": "x"}, "patterns", "list"),
         ({"blocklist": ["\u200b"]}, "blocklist", "blocklist[0]"),
-        ({"blocklist": [1]}, "blocklist", "string"),
+        ({"blocklist": [1]}, "blocklist.0", "string"),
         ({"opa_endpoint": "file:///absent.rego"}, "opa_endpoint", "No such file"),
         ({"opa_endpoint": "gopher://x"}, "opa_endpoint", "must begin"),
         ({"opa_timeout_s": 0}, "opa_timeout_s", "greater than 0"),
         ({"fail_open": "yes"}, "fail_open", "boolean"),
-        ({"words": []}, None, "blocklist, patterns"),
+        ({"words": []}, "words", "blocklist, patterns"),
     ],
 )
 async def test_a_change_that_cannot_be_used_changes_nothing(

@@ -19,14 +19,14 @@ from producer.edge.key_types import (
 )
 from producer.edge.operation import operation
 from producer.edge.routes.admin.bodies import read_as
+from producer.edge.routes.admin.refusals import BODY_REFUSALS, POLICY_REFUSALS
 from producer.edge.services import Services
 from producer.policy import key_changes, key_list
 from producer.policy.change import Change
 from schemas.errors import ErrorCode
 from schemas.policy import PolicyDocument, StoredKey
 
-_ERRORS = (ErrorCode.POLICY_UNAVAILABLE, ErrorCode.BROKER_UNAVAILABLE, ErrorCode.AUDIT_UNAVAILABLE)
-_OF_ONE = (ErrorCode.API_KEY_NOT_FOUND, ErrorCode.INVALID_PARAMETER, ErrorCode.UNKNOWN_PARAMETER, *_ERRORS)
+_OF_ONE = (ErrorCode.API_KEY_NOT_FOUND, *BODY_REFUSALS, *POLICY_REFUSALS)
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -42,7 +42,7 @@ async def list_api_keys(request: Request) -> Response:
     scope=Scope.ADMIN,
     body=IssueKey,
     returns=NewApiKey,
-    errors=(ErrorCode.INVALID_PARAMETER, ErrorCode.UNKNOWN_PARAMETER, *_ERRORS),
+    errors=(*BODY_REFUSALS, *POLICY_REFUSALS),
 )
 async def issue_api_key(request: Request) -> Response:
     services, body = services_of(request), await read_as(request, IssueKey)

@@ -7,15 +7,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from producer.config import Scope
-from producer.edge.admin_body import read_body_as
 from producer.edge.context import context_of, identity_of
 from producer.edge.errors import invalid
 from producer.edge.guard import services_of
 from producer.edge.json_response import json_response
 from producer.edge.oidc_types import OidcChange, OidcView
 from producer.edge.operation import operation
+from producer.edge.routes.admin.bodies import read_as
+from producer.edge.routes.admin.refusals import BODY_REFUSALS, POLICY_REFUSALS
 from producer.edge.services import Services
-from schemas.errors import ErrorCode
+from producer.edge.validation import refusal_of
 from schemas.policy import OidcPolicy, PolicyDocument
 
 
@@ -29,19 +30,11 @@ async def show_oidc(request: Request) -> Response:
     scope=Scope.ADMIN,
     body=OidcChange,
     returns=OidcView,
-    errors=(
-        ErrorCode.INVALID_JSON,
-        ErrorCode.INVALID_PARAMETER,
-        ErrorCode.UNKNOWN_PARAMETER,
-        ErrorCode.PAYLOAD_TOO_LARGE,
-        ErrorCode.POLICY_UNAVAILABLE,
-        ErrorCode.AUDIT_UNAVAILABLE,
-        ErrorCode.BROKER_UNAVAILABLE,
-    ),
+    errors=(*BODY_REFUSALS, *POLICY_REFUSALS),
 )
 async def put_oidc(request: Request) -> Response:
     services = services_of(request)
-    given = (await read_body_as(request, services, OidcChange)).given
+    given = (await read_as(request, OidcChange)).given
     if not given:
         raise invalid(f"Nothing to change: give any of {', '.join(OidcChange.model_fields)}.")
     configured = services.config.oidc
@@ -65,12 +58,7 @@ def changed(policy: OidcPolicy | None, given: dict[str, Any]) -> OidcPolicy:
     try:
         return OidcPolicy.model_validate({**before, **given})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(step) for step in first["loc"] if step != "[key]")
-        if first["type"] == "missing":
-            raise invalid(f"'{field}' is required: no issuer is trusted so far.", field) from None
-        text = first["msg"].removeprefix("Value error, ")
-        raise invalid(f"'{field}' is not valid: {text[:1].lower()}{text[1:]}.", field) from None
+        raise refusal_of(error, OidcPolicy) from None
 
 
 def _shown(services: Services) -> Response:

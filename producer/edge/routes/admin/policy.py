@@ -18,14 +18,14 @@ from producer.edge.policy_types import (
     VersionList,
 )
 from producer.edge.routes.admin.bodies import read_as
+from producer.edge.routes.admin.refusals import BODY_REFUSALS, POLICY_REFUSALS
 from producer.policy.errors import PolicyError
 from producer.policy.secret import Secret
 from producer.policy.view import describe, describe_versions
 from schemas.errors import ErrorCode, ServingError
 
 _SEALED = "application/octet-stream"
-_INPUT = (ErrorCode.INVALID_PARAMETER, ErrorCode.UNKNOWN_PARAMETER)
-_ERRORS = (*_INPUT, ErrorCode.POLICY_UNAVAILABLE, ErrorCode.BROKER_UNAVAILABLE, ErrorCode.AUDIT_UNAVAILABLE)
+_ERRORS = (*BODY_REFUSALS, *POLICY_REFUSALS)
 
 
 @operation(summary="What is allowed, and where each rule comes from", scope=Scope.ADMIN, returns=PolicyView)
@@ -79,7 +79,7 @@ async def reset_policy(request: Request) -> Response:
     scope=Scope.ADMIN,
     body=ExportPolicy,
     returns=_SEALED,
-    errors=(ErrorCode.VERSION_NOT_FOUND, *_INPUT),
+    errors=(ErrorCode.VERSION_NOT_FOUND, *BODY_REFUSALS),
 )
 async def export_policy(request: Request) -> Response:
     body = await read_as(request, ExportPolicy, is_optional=True)

@@ -5,20 +5,19 @@ from starlette.responses import Response
 
 from broker.errors import BrokerError
 from producer.config import Scope
-from producer.edge.admin_body import read_body_as
 from producer.edge.context import context_of, identity_of
 from producer.edge.errors import invalid
 from producer.edge.guard import services_of
 from producer.edge.json_response import json_response
 from producer.edge.limit_types import LimitsChange, LimitsView, UseList
 from producer.edge.operation import operation
+from producer.edge.routes.admin.bodies import read_as
+from producer.edge.routes.admin.refusals import BODY_REFUSALS, POLICY_REFUSALS
 from producer.limits.charge import not_counted
 from producer.limits.limiter import Use
 from producer.policy.effective import EffectivePolicy
 from schemas.errors import ErrorCode
 from schemas.policy import LimitSet, LimitsPolicy, PolicyDocument
-
-_ERRORS = (ErrorCode.BROKER_UNAVAILABLE, ErrorCode.POLICY_UNAVAILABLE, ErrorCode.AUDIT_UNAVAILABLE)
 
 
 @operation(summary="The limits of keys, tenants and models", scope=Scope.ADMIN, returns=LimitsView)
@@ -31,11 +30,11 @@ async def show_rate_limit(request: Request) -> Response:
     scope=Scope.ADMIN,
     body=LimitsChange,
     returns=LimitsView,
-    errors=(ErrorCode.INVALID_JSON, ErrorCode.INVALID_PARAMETER, ErrorCode.UNKNOWN_PARAMETER, *_ERRORS),
+    errors=(*BODY_REFUSALS, *POLICY_REFUSALS),
 )
 async def set_rate_limit(request: Request) -> Response:
     services = services_of(request)
-    change = await read_body_as(request, services, LimitsChange)
+    change = await read_as(request, LimitsChange)
     if not change.model_fields_set:
         raise invalid(f"Nothing to change: give any of {', '.join(LimitsChange.model_fields)}.")
     configured = services.policy.config.limits

@@ -4,13 +4,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from producer.config import Scope
-from producer.edge.admin_body import read_body_as
 from producer.edge.context import context_of, identity_of
 from producer.edge.errors import invalid
 from producer.edge.guard import services_of
 from producer.edge.json_response import json_response
 from producer.edge.models import DEFAULT, Models
 from producer.edge.operation import operation
+from producer.edge.routes.admin.bodies import read_as
+from producer.edge.routes.admin.refusals import BODY_REFUSALS, POLICY_REFUSALS
 from producer.edge.routing_types import RoutingChange, RoutingView
 from producer.edge.services import Services
 from schemas.errors import ErrorCode, ServingError
@@ -28,20 +29,11 @@ async def show_routing(request: Request) -> Response:
     scope=Scope.ADMIN,
     body=RoutingChange,
     returns=RoutingView,
-    errors=(
-        ErrorCode.INVALID_JSON,
-        ErrorCode.INVALID_PARAMETER,
-        ErrorCode.UNKNOWN_PARAMETER,
-        ErrorCode.MODEL_NOT_FOUND,
-        ErrorCode.PAYLOAD_TOO_LARGE,
-        ErrorCode.POLICY_UNAVAILABLE,
-        ErrorCode.AUDIT_UNAVAILABLE,
-        ErrorCode.BROKER_UNAVAILABLE,
-    ),
+    errors=(ErrorCode.MODEL_NOT_FOUND, *BODY_REFUSALS, *POLICY_REFUSALS),
 )
 async def put_routing(request: Request) -> Response:
     services = services_of(request)
-    change = await read_body_as(request, services, RoutingChange)
+    change = await read_as(request, RoutingChange)
     _check(services.models, change)
 
     def apply(document: PolicyDocument) -> PolicyDocument:
