@@ -231,6 +231,7 @@ class Welcome(BaseModel):
     version: str
     api: str
     openapi: str
+    docs: str
 
 
 class ProtectedResource(BaseModel):

@@ -39,6 +39,14 @@ def openapi_document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     }
 
 
+def _tag(path: str) -> str:
+    """Under which heading an operation is listed."""
+    first, _, rest = path.removeprefix("/v1/").partition("/")
+    if not path.startswith("/v1/"):
+        return "server"
+    return f"admin: {rest.partition('/')[0]}" if first == "admin" else first
+
+
 def _models(routes: Sequence[Route]) -> list[type[BaseModel]]:
     models: dict[type[BaseModel], None] = {ErrorAnswer: None}
     for route in routes:
@@ -54,6 +62,7 @@ def _operation_object(route: Route) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": route.handler.name,
         "summary": operation.summary,
+        "tags": [_tag(route.path)],
         "responses": _responses(operation),
         # Alternatives: any of the headers, with a key that has any of the scopes.
         "security": [{name: [scope]} for scope in sorted(operation.scopes) for name in _SECURITY_SCHEMES],

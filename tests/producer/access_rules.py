@@ -34,6 +34,8 @@ _RULES = {
     ("GET", "/readyz"): _ANYBODY,
     ("GET", "/version"): _ANYBODY,
     ("GET", "/openapi.json"): _ANYBODY,
+    ("GET", "/docs"): _ANYBODY,
+    ("GET", "/docs/{name}"): _ANYBODY,
     ("GET", "/.well-known/oauth-protected-resource"): _ANYBODY,
     ("GET", "/metrics"): Rule(frozenset({"read"})),
     ("GET", "/v1/models"): Rule(_READERS),

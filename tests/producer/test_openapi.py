@@ -34,7 +34,7 @@ def test_every_route_has_an_operation() -> None:
 
 def test_only_the_listed_routes_answer_without_a_key() -> None:
     public = {route.path for route in ROUTES if not route.handler.operation.scopes}
-    about = {"/version", "/openapi.json", "/.well-known/oauth-protected-resource", "/"}
+    about = {"/version", "/openapi.json", "/docs", "/docs/{name}", "/.well-known/oauth-protected-resource", "/"}
     assert public == {"/healthz", "/health", "/livez", "/readyz", *about}
 
 
@@ -54,6 +54,12 @@ def test_the_document_covers_the_table(document: dict[str, Any]) -> None:
 def test_operation_ids_differ(document: dict[str, Any]) -> None:
     ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
     assert len(ids) == len(set(ids))
+
+
+def test_operations_stand_under_headings(document: dict[str, Any]) -> None:
+    tags = {path: tag for path, each in document["paths"].items() for one in each.values() for tag in one["tags"]}
+    expected = {"/v1/models/{id}": "models", "/v1/admin/cache/warm": "admin: cache", "/": "server", "/docs": "server"}
+    assert expected.items() <= tags.items()
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ async def version(request: Request) -> Response:
 @operation(summary="Where to find what", returns=Welcome)
 async def welcome(request: Request) -> Response:
     server_version = services_of(request).config.version
-    return json_response({"name": "inferflux", "version": server_version, "api": "/v1", "openapi": "/openapi.json"})
+    places = {"api": "/v1", "openapi": "/openapi.json", "docs": "/docs"}
+    return json_response({"name": "inferflux", "version": server_version, **places})
 
 
 @operation(summary="This document", returns=OpenApiDocument)

@@ -1,7 +1,7 @@
 """The route table. Access control, the API document and the tests of both read it."""
 
 from producer.edge.operation import Route
-from producer.edge.routes import chat, completions, health, metrics, models, requests, well_known
+from producer.edge.routes import chat, completions, docs, health, metrics, models, requests, well_known
 from producer.edge.routes.admin import (
     api_keys,
     audit,
@@ -76,6 +76,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/version", health.version),
     Route("GET", "/.well-known/oauth-protected-resource", well_known.protected_resource),
     Route("GET", "/openapi.json", health.openapi),
+    Route("GET", "/docs", docs.api_docs),
+    Route("GET", "/docs/{name}", docs.api_docs_part),
     Route("GET", "/metrics", metrics.metrics),
     Route("GET", "/", health.welcome),
 )
