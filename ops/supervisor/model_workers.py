@@ -22,7 +22,7 @@ log = logging.getLogger("inferflux.up")
 class ModelWorkers:
     """The processes of one model. `failure` is why the first of them that did not start did not.
 
-    `backend` is what its card needs, as far as that is known; `successors` will take over once they serve.
+    `backend` is theirs, as far as that is known; `successors`, on `next_backend`, will take over once they serve.
     """
 
     model_id: str
@@ -31,6 +31,7 @@ class ModelWorkers:
     backend: str | None = None
     failure: str | None = None
     successors: list[Service] = field(default_factory=list)
+    next_backend: str | None = None
 
 
 class Workers:
@@ -87,9 +88,10 @@ class Workers:
                 model_workers.card = card
         for model in self.models.values():
             if model.successors and all(_serves(service, model.model_id, serves) for service in model.successors):
-                log.info("model %s: the new workers serve", model.model_id, extra={"backend": model.backend})
+                log.info("model %s: the new workers serve", model.model_id, extra={"backend": model.next_backend})
                 self._let_go(model.services)
                 model.services, model.successors = model.successors, []
+                model.backend, model.next_backend = model.next_backend, None
 
     async def first_ready(self) -> None:
         """Wait until each serves or has failed. A failure is logged; when nothing that is configured serves,
@@ -107,15 +109,20 @@ class Workers:
         """The processes follow the card by themselves, unless they have ended or it needs another library."""
         backend = await asyncio.to_thread(self._find_backend, card)
         model.card = card
-        is_other = backend is not None and model.backend is not None and backend != model.backend
-        self._let_go(model.successors)
-        model.successors = []
         if all(service.has_ended for service in model.services):
-            model.services = self._start(model.model_id)
-        elif is_other:
+            self._drop_successors(model)
+            model.services, model.backend = self._start(model.model_id), backend
+        elif backend is None or model.backend is None or backend == model.backend:
+            self._drop_successors(model)
+            model.backend = model.backend or backend
+        elif backend != model.next_backend or all(service.has_ended for service in model.successors):
+            self._drop_successors(model)
             log.info("model %s goes from %s to %s", card.id, model.backend, backend)
-            model.successors = self._start(model.model_id)
-        model.backend = backend or model.backend
+            model.successors, model.next_backend = self._start(model.model_id), backend
+
+    def _drop_successors(self, model: ModelWorkers) -> None:
+        self._let_go(model.successors)
+        model.successors, model.next_backend = [], None
 
     def _start(self, model_id: str) -> list[Service]:
         services = []
