@@ -49,6 +49,8 @@ class Workers:
         self._find_backend = find_backend
         self._number = 0
         self._leaving: dict[Service, asyncio.Task[None]] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._is_underway = False
 
     def __iter__(self) -> Iterator[Service]:
         for model in self.models.values():
@@ -81,7 +83,8 @@ class Workers:
             model_workers = self.models.get(card.id)
             if model_workers is None:
                 backend = await asyncio.to_thread(self._find_backend, card)
-                self.models[card.id] = ModelWorkers(card.id, self._start(card.id), card, backend)
+                self.models[card.id] = ModelWorkers(card.id, [], card, backend)
+                self.models[card.id].services = self._start(self.models[card.id])
             elif model_workers.card is None or model_workers.card.load_key() != card.load_key():
                 await self._change(model_workers, card)
             else:
@@ -100,6 +103,7 @@ class Workers:
         started = await asyncio.gather(
             *(_has_started(model, service) for model in self.models.values() for service in model.services)
         )
+        self._is_underway = True
         failures = [model.failure for model in self.models.values() if model.failure is not None]
         is_mendable = any(model.card is not None and model.card.origin != "config" for model in self.models.values())
         if failures and not any(started) and not is_mendable:
@@ -111,26 +115,30 @@ class Workers:
         model.card = card
         if all(service.has_ended for service in model.services):
             self._drop_successors(model)
-            model.services, model.backend = self._start(model.model_id), backend
+            model.services, model.backend = self._start(model), backend
         elif backend is None or model.backend is None or backend == model.backend:
             self._drop_successors(model)
             model.backend = model.backend or backend
         elif backend != model.next_backend or all(service.has_ended for service in model.successors):
             self._drop_successors(model)
             log.info("model %s goes from %s to %s", card.id, model.backend, backend)
-            model.successors, model.next_backend = self._start(model.model_id), backend
+            model.successors, model.next_backend = self._start(model), backend
 
     def _drop_successors(self, model: ModelWorkers) -> None:
         self._let_go(model.successors)
         model.successors, model.next_backend = [], None
 
-    def _start(self, model_id: str) -> list[Service]:
+    def _start(self, model: ModelWorkers) -> list[Service]:
         services = []
         for _ in range(self._per_model):
             self._number += 1
-            service = self._make(self._number, model_id)
+            service = self._make(self._number, model.model_id)
             service.start()
             services.append(service)
+            if self._is_underway:  # nobody else waits for it
+                task = asyncio.create_task(_tell_failure(model, service), name=f"start of {service.name}")
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
         return services
 
     def _let_go(self, services: list[Service]) -> None:
@@ -142,6 +150,14 @@ class Workers:
 
 def _serves(service: Service, model_id: str, serves: Callable[[str, str], bool]) -> bool:
     return service.pid is not None and service.launch is not None and serves(service.launch.id, model_id)
+
+
+async def _tell_failure(model: ModelWorkers, service: Service) -> None:
+    """It may end before it is ready; what else is wrong with its model the worker says itself."""
+    try:
+        await service.first_ready()
+    except CannotStart as error:
+        log.error("model %s is not served by %s", model.model_id, error)
 
 
 async def _has_started(model: ModelWorkers, service: Service) -> bool:
