@@ -5,11 +5,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from broker.connection import Connection
+from broker.documents import Document, read, unknown_fields, written
 from broker.errors import WrongSequence
 from broker.outcomes import Expect
 from broker.presence import Presence
@@ -28,7 +29,6 @@ _CATCH_UP_S = 1.0
 # On the mark of a deletion: the digest of the configuration that was unloaded.
 UNLOADED = "Ifx-Unloaded"
 CardChange = Callable[[ModelCard | None], ModelCard | None]
-_Document = TypeVar("_Document", bound=BaseModel)
 
 
 class Registry:
@@ -52,6 +52,7 @@ class Registry:
         self.workers: dict[str, WorkerAdvert] = {}
         self.unloaded: dict[str, str] = {}
         self._revisions: dict[str, int] = {}
+        self._unknown: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._news = asyncio.Event()
@@ -138,7 +139,7 @@ class Registry:
             card = change(known)
             if card == known:
                 break
-            payload = card.model_dump_json().encode() if card is not None else b""
+            payload = written(card, self._unknown.get(model_id, {})) if card is not None else b""
             headers = None if card is not None else {"KV-Operation": "DEL", UNLOADED: unloaded}
             revision = self._revisions.get(model_id, 0)
             try:
@@ -195,11 +196,14 @@ class Registry:
         return [reader for reader in (self._models, self._workers) if reader is not None]
 
     def _on_model(self, key: str, seq: int, payload: bytes | None) -> None:
+        """A card that cannot be read changes nothing: what it was goes on being served."""
         self._revisions[key] = seq
         card = _parse(ModelCard, key, payload)
-        if self.models.get(key) != card:
-            _replace(self.models, key, card)
-            self._changed()
+        if card is not None or payload is None:
+            self._unknown[key] = unknown_fields(ModelCard, payload) if payload is not None else {}
+            if self.models.get(key) != card:
+                _replace(self.models, key, card)
+                self._changed()
         self._news.set()
 
     def _note_unloaded(self, model_id: str, configured: str) -> None:
@@ -211,6 +215,7 @@ class Registry:
     def _on_models_recreated(self) -> None:
         self.models.clear()
         self.unloaded.clear()
+        self._unknown.clear()
         self._revisions.clear()
         self._changed()
 
@@ -258,18 +263,18 @@ def _is_deletion(headers: dict[str, str]) -> bool:
     return headers.get("KV-Operation") in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
 
 
-def _parse(kind: type[_Document], key: str, payload: bytes | None) -> _Document | None:
+def _parse(kind: type[Document], key: str, payload: bytes | None) -> Document | None:
     """The document of an entry; None for a deletion and for what is not one (logged)."""
     if payload is None:
         return None
     try:
-        return kind.model_validate_json(payload)
+        return read(kind, payload)
     except ValidationError as error:
         _log.warning("%s %s: %s", kind.__name__, key, error.errors(include_url=False, include_input=False)[0]["msg"])
         return None
 
 
-def _replace(documents: dict[str, _Document], key: str, document: _Document | None) -> None:
+def _replace(documents: dict[str, Document], key: str, document: Document | None) -> None:
     if document is None:
         documents.pop(key, None)
     else:

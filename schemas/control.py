@@ -1,4 +1,7 @@
-"""Documents in the registry buckets: what should be served, and who serves it now."""
+"""Documents in the registry buckets: what should be served, and who serves it now.
+
+Here no field is taken that is not known; readers of the buckets ignore such ones (`broker/documents.py`).
+"""
 
 import hashlib
 from typing import Annotated, Literal
@@ -59,8 +62,12 @@ class ModelCard(ServingOptions):
         return (self.id, *self.aliases)
 
     def load_key(self) -> str:
-        """A digest of what a worker loads: two cards with the same key are served by the same engine."""
-        return hashlib.sha256(self.model_dump_json(include=_LOADED).encode()).hexdigest()[:16]
+        """A digest of what a worker loads: two cards with the same key are served by the same engine.
+
+        An option that is as without it does not count, so releases with and without it find the same key.
+        """
+        text = self.model_dump_json(include=_LOADED, exclude_defaults=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _LOADED = {

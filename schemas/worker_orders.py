@@ -1,6 +1,7 @@
 """What is asked of one worker over its control subject, and what it answers: small JSON documents.
 
-`{"op": "cordon", "on": true}` is answered by `{"answer": {…}}`, or by `{"refusal": {"code", "message", "param"}}`.
+`{"op": "cordon", "on": true}` is answered by `{"answer": {…}}`, or by `{"refusal": {"code", "message", "param"}}`. An
+order with a field that the worker does not know is refused; what an answer has besides is ignored.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -160,10 +161,10 @@ def encode_refusal(error: ServingError) -> bytes:
 def decode_answer(payload: bytes, kind: type[Answer]) -> Answer:
     """Raises ServingError with the worker's refusal, or INTERNAL for what is no answer."""
     try:
-        reply = _Reply.model_validate_json(payload)
+        reply = _Reply.model_validate_json(payload, extra="ignore")
         if reply.refusal is not None:
             raise _as_error(reply.refusal)
-        return kind.model_validate(reply.answer, strict=False)
+        return kind.model_validate(reply.answer, strict=False, extra="ignore")
     except ValidationError:
         raise ServingError(ErrorCode.INTERNAL, "the worker gave an answer that is none") from None
 

@@ -1,13 +1,14 @@
-"""The manifest as an edge follows it: read when it changes, registered, its standing told.
+"""The manifest as an edge follows it, or `up` without one: read when it changes, registered, its standing told.
 
 While it is missing, half written or wrong, what it last said stays registered.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from broker.errors import BrokerError
 from broker.registry import Registry
@@ -15,12 +16,36 @@ from ops.manifest.cards import register_all
 from ops.manifest.document import ManifestUnusable, read_manifest
 from ops.settings.settings import ModelSettings, RegistrySettings
 from ops.watch.file_watch import NOTHING_SEEN, SETTLE_S, FileWatch
-from producer.edge.manifest import ManifestStanding
-from producer.edge.services import Services
+
+if TYPE_CHECKING:
+    from producer.edge.services import Services
 
 log = logging.getLogger("inferflux.manifest")
 
 RETRY_S = 1.0
+
+
+class Standing(Protocol):
+    """Who is told how it stands: of what the file says now it cannot use, or not yet, or what was taken."""
+
+    def refused(self, reason: str) -> None: ...
+
+    def waits(self, reason: str) -> None: ...
+
+    def taken(self, models: tuple[str, ...], skipped: Mapping[str, str]) -> None: ...
+
+
+class Untold:
+    """For a process that nobody asks: the log says it."""
+
+    def refused(self, reason: str) -> None:
+        pass
+
+    def waits(self, reason: str) -> None:
+        pass
+
+    def taken(self, models: tuple[str, ...], skipped: Mapping[str, str]) -> None:
+        pass
 
 
 class ManifestFollower:
@@ -30,7 +55,7 @@ class ManifestFollower:
         self,
         path: Path,
         registry: Registry,
-        standing: ManifestStanding,
+        standing: Standing,
         *,
         poll_s: float,
         settle_s: float = SETTLE_S,
@@ -80,21 +105,29 @@ class ManifestFollower:
             return
 
 
-def manifest_beside(settings: RegistrySettings) -> Callable[[Services], AbstractAsyncContextManager[None]]:
+def manifest_beside(settings: RegistrySettings) -> Callable[["Services"], AbstractAsyncContextManager[None]]:
     """Follows the manifest while an edge serves; without a manifest it does nothing."""
 
     @asynccontextmanager
-    async def beside(services: Services) -> AsyncIterator[None]:
+    async def beside(services: "Services") -> AsyncIterator[None]:
         if settings.path is None:
             yield
             return
         services.manifest.begin(settings.path)
-        follower = ManifestFollower(settings.path, services.registry, services.manifest, poll_s=settings.poll_s)
-        task = asyncio.create_task(follower.run(), name="manifest")
-        try:
+        async with following(settings, services.registry, services.manifest):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     return beside
+
+
+@asynccontextmanager
+async def following(settings: RegistrySettings, registry: Registry, standing: Standing) -> AsyncIterator[None]:
+    """While it is open, what the manifest says is registered; `registry` has been started."""
+    assert settings.path is not None
+    follower = ManifestFollower(settings.path, registry, standing, poll_s=settings.poll_s)
+    task = asyncio.create_task(follower.run(), name="manifest")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

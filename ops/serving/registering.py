@@ -46,8 +46,10 @@ def model_card(
 
 
 def digest(card: ModelCard) -> str:
-    """Of what was configured, so that a change of it is seen at the next start."""
-    text = card.model_dump_json(exclude=_BOOKKEEPING)
+    """Of what was configured, so that a change of it is seen at the next start. An option of a newer release that is
+    not used changes nothing.
+    """
+    text = card.model_dump_json(exclude=_BOOKKEEPING, exclude_defaults=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

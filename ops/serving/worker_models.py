@@ -82,6 +82,7 @@ class CardPlanner:
     def __call__(self, card: ModelCard, progress: Progress) -> WorkerModel:
         """On a thread of its own. Raises RunnerError with the reason, NotForThisWorker."""
         progress("looking for the files", None)
+        self._refuse_other_backend(card)
         self._machine = self._machine or self._find_machine()
         try:
             on_bytes = _Download(card.source, progress)
@@ -95,6 +96,12 @@ class CardPlanner:
         self._backends = backends
         self.planned[card.id] = planned
         return model
+
+    def _refuse_other_backend(self, card: ModelCard) -> None:
+        """The flag goes over what a configuration says, whose cards have it already. Who asks since is told."""
+        flag = self._runtime.backend
+        if flag != "auto" and card.origin != "config" and card.backend not in ("auto", flag):
+            raise RunnerError(f"model {card.id} asks for backend {card.backend}, and --backend {flag} goes over it")
 
 
 class _Download:

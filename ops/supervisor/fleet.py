@@ -22,8 +22,8 @@ CLOSING_S = 2.0
 
 
 class Fleet:
-    """Holds the topology role for as long as `up` runs. `own` are the models of its configuration; `is_alone`: of no
-    other configuration is anything in this broker.
+    """Holds the topology role for as long as `up` runs. `own` are the models of its configuration; without one of its
+    own it serves all that are registered. `is_alone`: of no other configuration is anything in this broker.
     """
 
     def __init__(
@@ -32,29 +32,42 @@ class Fleet:
         topology: Topology,
         registry: Registry,
         keeper: TopologyKeeper,
-        own: set[str],
         *,
         is_alone: bool,
     ) -> None:
         self._connection = connection
         self._topology = topology
-        self._own = own
+        self.own: set[str] = set()
         self._is_alone = is_alone
-        self._registry = registry
+        self.registry = registry
         self._keeper = keeper
         self._handing_back: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
-        cls, config: BrokerConfig, cards: Sequence[ModelCard], nats: NatsSettings, *, is_ours_alone: bool
+        cls,
+        config: BrokerConfig,
+        cards: Sequence[ModelCard],
+        nats: NatsSettings,
+        *,
+        is_ours_alone: bool,
+        is_stand_in: bool = False,
     ) -> "Fleet":
-        """Connect, apply the topology, register the models, keep both so. Raises BrokerError."""
+        """Connect, apply the topology, register the models, keep both so. Raises BrokerError.
+
+        `is_stand_in`: nobody named these models, and they are for a broker where none is registered yet.
+        """
         connection = await Connection.open(config)
         topology = Topology(connection, replicas=nats.replicas, max_file_bytes=nats.max_file_bytes)
         registry = Registry(connection)
-        keeper, own = TopologyKeeper(topology, registry), {card.id for card in cards}
-        fleet = cls(connection, topology, registry, keeper, own, is_alone=is_ours_alone)
+        keeper = TopologyKeeper(topology, registry)
+        fleet = cls(connection, topology, registry, keeper, is_alone=is_ours_alone)
         try:
+            if is_stand_in:
+                await topology.apply_streams()
+                await registry.start()
+                cards = () if registry.models else cards
+            fleet.own.update(card.id for card in cards)
             changes = await register(topology, registry, cards, is_ours_alone=is_ours_alone)
             log.info("topology applied", extra={"changes": len(changes), "models": [card.id for card in cards]})
             await fleet._keeper.start()
@@ -66,31 +79,31 @@ class Fleet:
     @property
     def cards(self) -> dict[str, ModelCard]:
         """What this `up` is to serve, the default model first."""
-        cards = sorted(self._registry.models.values(), key=lambda card: not card.default)
+        cards = sorted(self.registry.models.values(), key=lambda card: not card.default)
         return {card.id: card for card in cards if self._is_ours(card)}
 
     def _is_ours(self, card: ModelCard) -> bool:
         """Of another configuration's models its own workers take care."""
-        return self._is_alone or card.origin != "config" or card.id in self._own
+        return self._is_alone or not self.own or card.origin != "config" or card.id in self.own
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Called on the loop after each change of models or workers."""
-        self._registry.on_change(callback)
+        self.registry.on_change(callback)
 
     def serves(self, worker_id: str, model_id: str) -> bool:
         """Whether a worker says that it does."""
-        advert = self._registry.workers.get(worker_id)
+        advert = self.registry.workers.get(worker_id)
         return advert is not None and any(served.id == model_id for served in advert.models)
 
     async def register(self, cards: Sequence[ModelCard], gone: Sequence[str]) -> None:
         """Cards of a configuration that has changed; `gone` are models that it no longer has. Raises BrokerError."""
-        self._own.update(card.id for card in cards)
-        self._own.difference_update(gone)
-        await register(self._topology, self._registry, cards, is_ours_alone=False)
+        self.own.update(card.id for card in cards)
+        self.own.difference_update(gone)
+        await register(self._topology, self.registry, cards, is_ours_alone=False)
         for model_id in gone:
-            card = self._registry.models.get(model_id)
+            card = self.registry.models.get(model_id)
             if card is not None and card.origin == "config":
-                await self._registry.delete_model(model_id)
+                await self.registry.delete_model(model_id)
 
     def worker_ended(self, worker_id: str, started_at: float) -> None:
         """Give what it still held to others, now rather than when its leases run out. `started_at` is Unix time."""
@@ -106,7 +119,7 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._keeper.close()
-        await self._registry.close()
+        await self.registry.close()
         await self._connection.close()
 
     async def _hand_back(self, worker_id: str, started_at: float) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger("inferflux.up")
 class ModelWorkers:
     """The processes of one model. `failure` is why the first of them that did not start did not.
 
-    `backend` is what its card needs, as far as that is known; `successors` will take over once they serve.
+    `backend` is theirs, as far as that is known; `successors`, on `next_backend`, will take over once they serve.
     """
 
     model_id: str
@@ -31,6 +31,7 @@ class ModelWorkers:
     backend: str | None = None
     failure: str | None = None
     successors: list[Service] = field(default_factory=list)
+    next_backend: str | None = None
 
 
 class Workers:
@@ -48,6 +49,8 @@ class Workers:
         self._find_backend = find_backend
         self._number = 0
         self._leaving: dict[Service, asyncio.Task[None]] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._is_underway = False
 
     def __iter__(self) -> Iterator[Service]:
         for model in self.models.values():
@@ -80,16 +83,18 @@ class Workers:
             model_workers = self.models.get(card.id)
             if model_workers is None:
                 backend = await asyncio.to_thread(self._find_backend, card)
-                self.models[card.id] = ModelWorkers(card.id, self._start(card.id), card, backend)
+                self.models[card.id] = ModelWorkers(card.id, [], card, backend)
+                self.models[card.id].services = self._start(self.models[card.id])
             elif model_workers.card is None or model_workers.card.load_key() != card.load_key():
                 await self._change(model_workers, card)
             else:
                 model_workers.card = card
         for model in self.models.values():
             if model.successors and all(_serves(service, model.model_id, serves) for service in model.successors):
-                log.info("model %s: the new workers serve", model.model_id, extra={"backend": model.backend})
+                log.info("model %s: the new workers serve", model.model_id, extra={"backend": model.next_backend})
                 self._let_go(model.services)
                 model.services, model.successors = model.successors, []
+                model.backend, model.next_backend = model.next_backend, None
 
     async def first_ready(self) -> None:
         """Wait until each serves or has failed. A failure is logged; when nothing that is configured serves,
@@ -98,6 +103,7 @@ class Workers:
         started = await asyncio.gather(
             *(_has_started(model, service) for model in self.models.values() for service in model.services)
         )
+        self._is_underway = True
         failures = [model.failure for model in self.models.values() if model.failure is not None]
         is_mendable = any(model.card is not None and model.card.origin != "config" for model in self.models.values())
         if failures and not any(started) and not is_mendable:
@@ -107,23 +113,32 @@ class Workers:
         """The processes follow the card by themselves, unless they have ended or it needs another library."""
         backend = await asyncio.to_thread(self._find_backend, card)
         model.card = card
-        is_other = backend is not None and model.backend is not None and backend != model.backend
-        self._let_go(model.successors)
-        model.successors = []
         if all(service.has_ended for service in model.services):
-            model.services = self._start(model.model_id)
-        elif is_other:
+            self._drop_successors(model)
+            model.services, model.backend = self._start(model), backend
+        elif backend is None or model.backend is None or backend == model.backend:
+            self._drop_successors(model)
+            model.backend = model.backend or backend
+        elif backend != model.next_backend or all(service.has_ended for service in model.successors):
+            self._drop_successors(model)
             log.info("model %s goes from %s to %s", card.id, model.backend, backend)
-            model.successors = self._start(model.model_id)
-        model.backend = backend or model.backend
+            model.successors, model.next_backend = self._start(model), backend
 
-    def _start(self, model_id: str) -> list[Service]:
+    def _drop_successors(self, model: ModelWorkers) -> None:
+        self._let_go(model.successors)
+        model.successors, model.next_backend = [], None
+
+    def _start(self, model: ModelWorkers) -> list[Service]:
         services = []
         for _ in range(self._per_model):
             self._number += 1
-            service = self._make(self._number, model_id)
+            service = self._make(self._number, model.model_id)
             service.start()
             services.append(service)
+            if self._is_underway:  # nobody else waits for it
+                task = asyncio.create_task(_tell_failure(model, service), name=f"start of {service.name}")
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
         return services
 
     def _let_go(self, services: list[Service]) -> None:
@@ -135,6 +150,14 @@ class Workers:
 
 def _serves(service: Service, model_id: str, serves: Callable[[str, str], bool]) -> bool:
     return service.pid is not None and service.launch is not None and serves(service.launch.id, model_id)
+
+
+async def _tell_failure(model: ModelWorkers, service: Service) -> None:
+    """It may end before it is ready; what else is wrong with its model the worker says itself."""
+    try:
+        await service.first_ready()
+    except CannotStart as error:
+        log.error("model %s is not served by %s", model.model_id, error)
 
 
 async def _has_started(model: ModelWorkers, service: Service) -> bool:

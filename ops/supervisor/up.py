@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from broker.connection import BrokerConfig
 from broker.errors import BrokerError
 from broker.roles import Role
 from ops.errors import CannotStart
+from ops.manifest.follower import Untold, following
 from ops.reload.plain import PlainReloader
 from ops.reload.sources import Again, SettingsSources
 from ops.serving.broker import broker_tls
@@ -21,6 +23,7 @@ from ops.serving.machine import this_machine
 from ops.serving.plan import PlannedModel, plan_model
 from ops.serving.sources import hub_of
 from ops.serving.worker_models import model_settings
+from ops.settings.settings import Settings
 from ops.supervisor.broker_service import BrokerService
 from ops.supervisor.fleet import Fleet
 from ops.supervisor.launches import LaunchContext, clear_ready_files, edge_launcher, worker_launcher
@@ -105,7 +108,10 @@ class Up:
             [model.card() for model in self._plan],
             settings.nats,
             is_ours_alone=self._broker is not None,
+            is_stand_in=self._broker is None and _names_no_model(settings),
         )
+        if not self._fleet.own:
+            self._plan = ()
         self._context = LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags)
         if not settings.no_edge:
             self._edge = self._service("edge", edge_launcher(self._context, self._last_port))
@@ -134,9 +140,16 @@ class Up:
 
     def _make_worker(self, number: int, model_id: str) -> Service:
         assert self._context is not None
-        is_configured = any(model.settings.id == model_id for model in self._plan)
-        launcher = worker_launcher(self._context, number, model_id, is_configured=is_configured)
+        launcher = worker_launcher(self._context, number, model_id, is_configured=self._is_as_configured(model_id))
         return self._service(f"worker-{number}", launcher)
+
+    def _is_as_configured(self, model_id: str) -> bool:
+        """Whether the model is ours, and nobody has had another word on it since: a worker of its own keeps to one
+        backend, and an administrator may have chosen another.
+        """
+        card = self._fleet.cards.get(model_id) if self._fleet is not None else None
+        own = next((model.card() for model in self._plan if model.settings.id == model_id), None)
+        return card is not None and own is not None and card.origin == "config" and card.configured == own.configured
 
     def _find_backend(self, card: ModelCard) -> str | None:
         """On a thread. None where none is found, or the files are not here yet: the worker says why."""
@@ -147,13 +160,20 @@ class Up:
             return None
 
     async def _follow_models(self, fleet: Fleet) -> None:
-        """From here on, whatever administrators and configuration change."""
+        """From here on, whatever administrators, configuration and manifest change."""
         fleet.on_change(self._news.set)
-        while True:
-            await self._workers.follow(fleet.cards, fleet.serves)
-            self._write_running()
-            await self._news.wait()
-            self._news.clear()
+        async with self._manifest_beside(fleet):
+            while True:
+                await self._workers.follow(fleet.cards, fleet.serves)
+                self._write_running()
+                await self._news.wait()
+                self._news.clear()
+
+    def _manifest_beside(self, fleet: Fleet) -> AbstractAsyncContextManager[None]:
+        """Edges follow the manifest; where we run none, we do."""
+        if not self._settings.no_edge or self._settings.registry.path is None:
+            return nullcontext()
+        return following(self._settings.registry, fleet.registry, Untold())
 
     def _service(self, name: str, launcher: Callable[[], Launch]) -> Service:
         return Service(name, launcher, self._output, on_ready=self._note_ready, on_exit=self._note_exit)
@@ -266,6 +286,11 @@ class Up:
 
     def _signalled(self) -> None:
         (self._force_asked if self._stop_asked.is_set() else self._stop_asked).set()
+
+
+def _names_no_model(settings: Settings) -> bool:
+    """Whether the plan is the default model. `--backend echo` asks for one by name."""
+    return not settings.models and settings.runtime.backend != "echo"
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from producer.metrics import EdgeMetrics
 
@@ -12,7 +13,8 @@ from producer.metrics import EdgeMetrics
 class ManifestStatus:
     """`models` are those of the last manifest that could be used, `skipped` why some of them are not its own.
 
-    `reason` says why what stands in the file now is not used; None when it is. `changed_at` is Unix time.
+    `reason` says why what stands in the file now is not used, as of the last attempt; None when it is. `since` is Unix
+    time: when what stands there was taken, or ceased to be of use.
     """
 
     path: str
@@ -20,7 +22,18 @@ class ManifestStatus:
     reason: str | None
     models: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
-    changed_at: float = 0.0
+    since: float = 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """As administrators see it."""
+        return {
+            "path": self.path,
+            "used": self.is_ok,
+            "since": int(self.since),
+            "error": self.reason,
+            "models": list(self.models),
+            "skipped": [{"id": model, "reason": reason} for model, reason in self.skipped.items()],
+        }
 
 
 class ManifestStanding:
@@ -49,5 +62,8 @@ class ManifestStanding:
         self._hold(ManifestStatus(self.current.path, True, None, models, dict(skipped)))
 
     def _hold(self, status: ManifestStatus) -> None:
-        self.current = replace(status, changed_at=time.time())
+        before = self.current
+        goes_on = before is not None and not (before.is_ok or status.is_ok)
+        since = before.since if before is not None and goes_on else time.time()
+        self.current = replace(status, since=since)
         self._metrics.manifest_ok.set(status.is_ok)

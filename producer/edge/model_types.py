@@ -33,9 +33,26 @@ class AdminModel(ModelInfo):
     options: dict[str, Any]
 
 
+class SkippedModel(BaseModel):
+    id: str
+    reason: str
+
+
+class ManifestView(BaseModel):
+    """The manifest of models as the edge that answers follows it."""
+
+    path: str
+    used: bool = Field(description="Whether what stands in the file now is what is registered.")
+    since: int = Field(description="Unix time since which it is used, or is not.")
+    error: str | None = Field(description="Why it is not used, as of the last attempt.")
+    models: list[str] = Field(description="Those of the last manifest that could be used: they stay.")
+    skipped: list[SkippedModel] = Field(description="Models in it that others registered: they are left as they are.")
+
+
 class AdminModelList(BaseModel):
     object: Literal["list"]
     data: list[AdminModel]
+    manifest: ManifestView | None = Field(description="Null where the edge that answers follows none.")
 
 
 class UnloadedModel(BaseModel):

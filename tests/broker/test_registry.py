@@ -1,4 +1,6 @@
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -197,6 +199,37 @@ async def test_what_is_no_document_is_ignored(broker: Broker) -> None:
     await broker.edge.publish_acked("$KV.models.=zz", b"{}")
     await registry.put_model(_card("good"))
     assert set(registry.models) == {"good"}
+    await registry.close()
+
+
+async def test_what_a_newer_release_says_besides_is_ignored_and_kept(broker: Broker) -> None:
+    registry = Registry(broker.edge)
+    await registry.start()
+    advert = _advert("w1").model_dump(mode="json")
+    advert["models"][0]["speed"] = {"tokens_per_s": 7}
+    await broker.worker.publish_acked("$KV.workers.w1", json.dumps({**advert, "zone": "north"}).encode())
+    await _until(registry, lambda: registry.workers.get("w1") == _advert("w1"))
+    newer = {**_card("m", context=64).model_dump(mode="json"), "draft": "small"}
+    await broker.topology.publish_acked("$KV.models.m", json.dumps(newer).encode())
+    await _until(registry, lambda: registry.models.get("m") == _card("m", context=64))
+    # What this release changes of the card takes nothing away from it.
+    await registry.set_default("m")
+    stored = await broker.topology.api("STREAM.MSG.GET.KV_models", {"last_by_subj": "$KV.models.m"})
+    assert json.loads(base64.b64decode(stored["message"]["data"])) == {**newer, "default": True}
+    await registry.close()
+
+
+async def test_a_card_that_cannot_be_read_leaves_what_was(broker: Broker) -> None:
+    registry = Registry(broker.edge)
+    await registry.start()
+    await registry.put_model(_card("m"))
+    for payload in (b"{", b'{"id": "m"}', json.dumps({**_card("m").model_dump(), "backend": "next"}).encode()):
+        await broker.edge.publish_acked("$KV.models.m", payload)
+    await registry.put_model(_card("other"))
+    assert set(registry.models) == {"m", "other"}
+    # And it can be written over.
+    await registry.put_model(_card("m", 2))
+    assert registry.models["m"].created == 2
     await registry.close()
 
 

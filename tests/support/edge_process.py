@@ -47,7 +47,8 @@ class EdgeProcess:
 
 def write_document(path: Path, document: Any) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    text = document if isinstance(document, str | bytes) else yaml.safe_dump(document)
+    temporary.write_bytes(text.encode() if isinstance(text, str) else text)
     temporary.replace(path)
 
 

@@ -58,7 +58,7 @@ def command(
     elif new_default is not None:
         _say(client.put(f"{_PATH}/default", {"id": new_default}), as_json, f"{new_default} is the default")
     else:
-        _list(client.get(_PATH), as_json)
+        show_list(client.get(_PATH), as_json=as_json)
 
 
 def _body(client: "Client", source: str, model_id: str | None, backend: str | None, as_default: bool) -> dict[str, Any]:
@@ -98,13 +98,30 @@ def _load(client: "Client", as_json: bool, body: dict[str, Any]) -> None:
         click.echo(f"{model['id']} is served on {backends}")
 
 
-def _list(body: dict[str, Any], as_json: bool) -> None:
+def show_list(body: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
     from ops.cli.tables import print_table
 
     print_table(COLUMNS, [_row(model) for model in body["data"]])
+    manifest = body.get("manifest")
+    if manifest is not None:
+        for line in _manifest_lines(manifest):
+            click.echo(line)
+
+
+def _manifest_lines(manifest: dict[str, Any]) -> list[str]:
+    """What there is to say about the manifest where not all is as it wants."""
+    from datetime import datetime
+
+    from ops.cli.terminal_text import safe
+
+    lines = [f"manifest: {entry['reason']}, and left as it is" for entry in manifest["skipped"]]
+    if not manifest["used"]:
+        since = datetime.fromtimestamp(manifest["since"]).astimezone().isoformat(" ", "seconds")
+        lines.append(f"manifest {manifest['path']} is not used since {since}, its models stay: {manifest['error']}")
+    return [safe(line) for line in lines]
 
 
 def _row(model: dict[str, Any]) -> tuple[object, ...]:

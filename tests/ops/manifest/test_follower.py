@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from broker.registry import Registry
 from ops.manifest.follower import ManifestFollower, manifest_beside
 from ops.settings.settings import RegistrySettings
+from producer.config import KeySpec, Scope
 from producer.edge.manifest import ManifestStanding
-from producer.edge.services import Services
 from producer.metrics import EdgeMetrics
 from tests.conftest import Broker
-from tests.producer.conftest import chat, put_model, running_edge, running_worker
+from tests.producer.conftest import CONFIG, chat, put_model, running_edge, running_worker
 from tests.support.counts import full_or
 from tests.support.edge_process import write_document
 from tests.support.waiting import until
@@ -59,27 +60,35 @@ class Following:
         return {card.id for card in self.registry.models.values() if card.origin == "manifest"}
 
 
+FAULTS: list[tuple[str | bytes | None, str]] = [
+    ("models: {echo: {source: ech", "models.yaml"),  # half of it, or a slip of the pen
+    ('{"models": [{"id": "ec', "models.yaml"),
+    ("", "there is no list of models"),
+    (b"\x89\xffmodels", "it is not text"),
+    ("models: {echo: {sauce: echo}}", "models.echo.sauce"),
+    (None, "No such file"),
+]
+ROOT = "admin-key-of-manifests"
+
+
 async def test_an_edge_serves_on_whatever_happens_to_its_manifest(
     broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each fault, and the end of it, is seen in the status, the metrics and the log."""
     path = tmp_path / "models.yaml"
     write_document(path, models("echo", "second", aliases=[]))
-    held: list[Services] = []
-    follow = manifest_beside(RegistrySettings(path, 0.05, allow_downloads=True))
+    config = replace(CONFIG, keys=(*CONFIG.keys, KeySpec(key=ROOT, name="root", scopes=(Scope.ADMIN,))))
+    beside = manifest_beside(RegistrySettings(path, 0.05, allow_downloads=True))
+    caplog.set_level(logging.INFO, "inferflux.manifest")
 
-    @asynccontextmanager
-    async def beside(services: Services) -> AsyncIterator[None]:
-        held.append(services)
-        async with follow(services):
-            yield
+    async with running_worker(broker.worker), running_edge(broker, config, beside=[beside]) as edge:
 
-    async with running_worker(broker.worker), running_edge(broker, beside=[beside]) as edge:
+        async def status() -> Any:
+            answer = await edge.client.get("/v1/admin/models", headers={"authorization": f"Bearer {ROOT}"})
+            return answer.json()["manifest"]
 
-        def status() -> Any:
-            return held[0].manifest.current
-
-        def errors() -> float | None:
-            return held[0].metrics.registry.get_sample_value("inferflux_manifest_errors_total")
+        async def is_used() -> bool:
+            return bool((await status())["used"])
 
         async def serves() -> bool:
             answer = await edge.post({**chat(), "model": "echo"})
@@ -89,39 +98,48 @@ async def test_an_edge_serves_on_whatever_happens_to_its_manifest(
             answer = await edge.client.get("/v1/models")
             return {model["id"] for model in answer.json()["data"]}
 
-        async def metric(name: str) -> str:
+        async def metric(name: str) -> float:
             lines = (await edge.client.get("/metrics")).text.splitlines()
-            return next(line.split()[1] for line in lines if line.startswith(f"inferflux_{name} "))
+            return next(float(line.split()[1]) for line in lines if line.startswith(f"inferflux_{name} "))
 
-        await until(lambda: status().is_ok)
+        await until(is_used)
         await until(serves)
-        await until(lambda: set(held[0].registry.models) == {"echo", "second"})
-        assert await listed() == {"echo", "second"} and await metric("manifest_ok") == "1.0"
-
-        faults = {
-            "models: {echo: {source: ech": "models.yaml",  # half of it, or a slip of the pen
-            '{"models": [{"id": "ec': "models.yaml",
-            "": "there is no list of models",
-            "models: {echo: {sauce: echo}}": "models.echo.sauce",
+        good = await status()
+        assert good.pop("since") > 0
+        assert good == {
+            **{"path": str(path), "used": True, "error": None},
+            **{"models": ["echo", "second"], "skipped": []},
         }
-        for number, (text, words) in enumerate(faults.items(), 1):
-            caplog.clear()
-            write_document(path, text)
-            await until(lambda number=number: errors() == number)  # type: ignore[misc]
-            assert words in status().reason and not status().is_ok
-            assert status().models == ("echo", "second")
-            assert await metric("manifest_ok") == "0.0"
-            assert await serves() and await listed() == {"echo", "second"}
-            assert [words in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-                True
-            ]
-        path.unlink()
-        await until(lambda: "No such file" in status().reason)
-        assert await serves() and await metric("manifest_errors_total") == "5.0"
+        assert await listed() == {"echo", "second"} and await metric("manifest_ok") == 1
 
+        since = None
+        for number, (text, words) in enumerate(FAULTS, 1):
+            caplog.clear()
+            if text is None:
+                path.unlink()
+            else:
+                write_document(path, text)
+
+            async def is_counted(number: int = number) -> bool:
+                return await metric("manifest_errors_total") == number
+
+            await until(is_counted)
+            bad = await status()
+            assert words in bad["error"]
+            since = since or bad["since"]  # one trouble, however often the file changes meanwhile
+            assert (bad["used"], bad["since"], bad["models"]) == (False, since, ["echo", "second"])
+            assert await metric("manifest_ok") == 0
+            assert await serves() and await listed() == {"echo", "second"}
+            told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+            assert told == [f"the manifest is not used, the models stay as they were: {bad['error']}"]
+
+        caplog.clear()
         write_document(path, models("echo", "third"))
-        await until(lambda: status().is_ok)
-        assert await listed() == {"echo", "third"} and await metric("manifest_ok") == "1.0"
+        await until(is_used)
+        again = await status()
+        assert (again["error"], again["models"]) == (None, ["echo", "third"]) and again["since"] >= since
+        assert await listed() == {"echo", "third"} and await metric("manifest_ok") == 1
+        assert "manifest registered" in [record.getMessage() for record in caplog.records]
 
 
 async def test_only_models_of_the_manifest_go_with_it(broker: Broker, tmp_path: Path) -> None:

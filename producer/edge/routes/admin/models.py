@@ -37,11 +37,22 @@ _WRITE = (
 _LOAD = (*_WRITE, ErrorCode.MODEL_LOAD_FAILED)
 
 
-@operation(summary="All models with source, options and state by worker", scope=Scope.ADMIN, returns=AdminModelList)
+@operation(
+    summary="All models with source, options and state by worker, and how it stands with the manifest",
+    scope=Scope.ADMIN,
+    returns=AdminModelList,
+)
 async def list_admin_models(request: Request) -> Response:
-    models = services_of(request).models
+    services = services_of(request)
+    models, manifest = services.models, services.manifest.current
     cards = sorted(models.cards.values(), key=lambda card: (not card.default, card.id))
-    return json_response({"object": "list", "data": [models.describe_fully(card) for card in cards]})
+    return json_response(
+        {
+            "object": "list",
+            "data": [models.describe_fully(card) for card in cards],
+            "manifest": None if manifest is None else manifest.shown(),
+        }
+    )
 
 
 @operation(
