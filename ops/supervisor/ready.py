@@ -28,7 +28,7 @@ def ready_block(
         lines.append(f"         slots {model['slots']}, context {model['context']}{threads}")
     lines += [f"model    {model_id} is not served: {reason}" for model_id, reason in unserved.items()]
     if edge_url is not None:
-        lines.append("try      " + _curl(edge_url, key))
+        lines += [f"docs     {edge_url}/docs", "try      " + _curl(edge_url, key)]
     return "\n".join(lines)
 
 

@@ -122,6 +122,7 @@ def test_the_ready_block_sums_slots_and_shows_no_secret() -> None:
         unserved={"cut": "worker-3: cut.gguf does not load"},
     )
     assert "http://localhost:8080/v1" in block
+    assert "docs     http://localhost:8080/docs\n" in block
     assert "m on llama_cpp (asked for)" in block
     assert "slots 16, context 2048, threads 2" in block
     assert "model    cut is not served: worker-3: cut.gguf does not load" in block
