@@ -48,9 +48,8 @@ def fetch(url: str, *, key: str = KEY, body: dict[str, Any] | None = None, timeo
     except urllib.error.HTTPError as error:
         refusal = error.read()
         print(f"{url}: {error.code}: {refusal.decode()}")
-        error.fp = io.BytesIO(refusal)
-        error.file = error.fp
-        raise
+        # To be read again: the first one keeps what it has read from.
+        raise urllib.error.HTTPError(url, error.code, error.msg, error.headers, io.BytesIO(refusal)) from None
     try:
         return json.loads(raw)
     except ValueError:
