@@ -116,7 +116,8 @@ class WorkerAdvert(BaseModel):
     """Presence of a worker (bucket `workers`, renewed every 2 s, gone after 6 s).
 
     `failed` says why a model is not served here, or not as its card says now; an earlier load of it may serve on.
-    `failed_keys` are the load keys of these. A cordoned one takes no new work and stays; one that drains leaves when it
+    `failed_keys` are the load keys of these, `skipped` those of models that a process on another backend has to serve,
+    as far as it was to serve them. A cordoned one takes no new work and stays; one that drains leaves when it
     has done what it has.
     """
 
@@ -133,6 +134,7 @@ class WorkerAdvert(BaseModel):
     failed: dict[str, str] = Field(default_factory=dict)
     failed_keys: dict[str, str] = Field(default_factory=dict)
     cordoned: bool = False
+    skipped: dict[str, str] = Field(default_factory=dict)
 
     @property
     def takes_work(self) -> bool:

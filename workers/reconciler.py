@@ -97,6 +97,11 @@ class Reconciler:
         return {model_id: failure.key for model_id, failure in self._failed.items()}
 
     @property
+    def skipped(self) -> dict[str, str]:
+        """Load keys of what another process has to serve, by model."""
+        return dict(self._skipped)
+
+    @property
     def credit(self) -> int:
         return sum(held.intake.credit for held in self._held.values())
 

@@ -167,6 +167,7 @@ class _Worker:
             loading=self._reconciler.loading,
             failed=self._reconciler.failed,
             failed_keys=self._reconciler.failed_keys,
+            skipped=self._reconciler.skipped,
         )
 
     async def _asked_to_drain(self) -> None:

@@ -95,6 +95,11 @@ class Fleet:
         advert = self.registry.workers.get(worker_id)
         return advert is not None and any(served.id == model_id for served in advert.models)
 
+    def skips(self, worker_id: str, card: ModelCard) -> bool:
+        """Whether a worker says that what the card asks for needs another process."""
+        advert = self.registry.workers.get(worker_id)
+        return advert is not None and advert.skipped.get(card.id) == card.load_key()
+
     async def register(self, cards: Sequence[ModelCard], gone: Sequence[str]) -> None:
         """Cards of a configuration that has changed; `gone` are models that it no longer has. Raises BrokerError."""
         self.own.update(card.id for card in cards)

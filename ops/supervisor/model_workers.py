@@ -73,8 +73,15 @@ class Workers:
             if model.failure is not None and model.model_id not in served
         }
 
-    async def follow(self, cards: Mapping[str, ModelCard], serves: Callable[[str, str], bool]) -> None:
-        """Start and end processes so that each card has its own. `serves(worker, model)`: it says so itself."""
+    async def follow(
+        self,
+        cards: Mapping[str, ModelCard],
+        serves: Callable[[str, str], bool],
+        skips: Callable[[str, ModelCard], bool],
+    ) -> None:
+        """Start and end processes so that each card has its own. `serves(worker, model)` and `skips(worker, card)`: it
+        says so itself, of what needs another process.
+        """
         for model_id in [model_id for model_id in self.models if model_id not in cards]:
             model = self.models.pop(model_id)
             log.info("model %s is unloaded", model_id)
@@ -95,6 +102,9 @@ class Workers:
                 self._let_go(model.services)
                 model.services, model.successors = model.successors, []
                 model.backend, model.next_backend = model.next_backend, None
+            elif not model.successors and _is_skipped(model, skips):
+                assert model.card is not None
+                self._replace(model, await asyncio.to_thread(self._find_backend, model.card))
 
     async def first_ready(self) -> None:
         """Wait until each serves or has failed. A failure is logged; when nothing that is configured serves,
@@ -120,9 +130,13 @@ class Workers:
             self._drop_successors(model)
             model.backend = model.backend or backend
         elif backend != model.next_backend or all(service.has_ended for service in model.successors):
-            self._drop_successors(model)
-            log.info("model %s goes from %s to %s", card.id, model.backend, backend)
-            model.successors, model.next_backend = self._start(model), backend
+            self._replace(model, backend)
+
+    def _replace(self, model: ModelWorkers, backend: str | None) -> None:
+        """Start processes that take over once they serve. `backend` None: nobody can tell before they do."""
+        self._drop_successors(model)
+        log.info("model %s goes from %s to %s", model.model_id, model.backend, backend or "another backend")
+        model.successors, model.next_backend = self._start(model), backend
 
     def _drop_successors(self, model: ModelWorkers) -> None:
         self._let_go(model.successors)
@@ -150,6 +164,11 @@ class Workers:
 
 def _serves(service: Service, model_id: str, serves: Callable[[str, str], bool]) -> bool:
     return service.pid is not None and service.launch is not None and serves(service.launch.id, model_id)
+
+
+def _is_skipped(model: ModelWorkers, skips: Callable[[str, ModelCard], bool]) -> bool:
+    launches = [service.launch for service in model.services if service.pid is not None]
+    return model.card is not None and any(launch is not None and skips(launch.id, model.card) for launch in launches)
 
 
 async def _tell_failure(model: ModelWorkers, service: Service) -> None:

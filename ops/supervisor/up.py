@@ -116,7 +116,7 @@ class Up:
         if not settings.no_edge:
             self._edge = self._service("edge", edge_launcher(self._context, self._last_port))
             self._edge.start()
-        await self._workers.follow(self._fleet.cards, self._fleet.serves)
+        await self._workers.follow(self._fleet.cards, self._fleet.serves, self._fleet.skips)
         await all_of([*([self._edge.first_ready()] if self._edge is not None else []), self._workers.first_ready()])
         if self._edge is not None and self._serves_default_model():
             await wait_until_ready(self._probed_url())
@@ -164,7 +164,7 @@ class Up:
         fleet.on_change(self._news.set)
         async with self._manifest_beside(fleet):
             while True:
-                await self._workers.follow(fleet.cards, fleet.serves)
+                await self._workers.follow(fleet.cards, fleet.serves, fleet.skips)
                 self._write_running()
                 await self._news.wait()
                 self._news.clear()

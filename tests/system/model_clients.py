@@ -63,3 +63,12 @@ def admin(stack: Stack, method: str, path: str, body: Any = None) -> tuple[int, 
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read())
+
+
+def failed_requests(stack: Stack) -> dict[str, float]:
+    """What the edge itself counts of requests that did not end well."""
+    return {
+        name: value
+        for name, value in stack.metrics().items()
+        if name.startswith("inferflux_requests_total{") and 'code="ok"' not in name and value
+    }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.counts import full_or
 from tests.support.models import find_model, why_no_llama, why_no_torch
-from tests.system.model_clients import Clients, admin
+from tests.system.model_clients import Clients, admin, failed_requests
 from tests.system.stack import Stack, fetch, running, until
 
 pytestmark = [
@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_no_llama()), reason=why_no_llama() or ""),
 ]
 
+IS_FULL = full_or(True, reduced=False)
 SMALL = {"context": 256, "sequences": 2, "threads": 1}
 
 
@@ -43,7 +44,6 @@ class Watched:
     def __init__(self, stack: Stack, clients: Clients) -> None:
         self._stack = stack
         self._clients = clients
-        self._failures = 0.0
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -60,12 +60,12 @@ class Watched:
         assert status == 200, answer
         until(lambda: self.backends == [backend], f"{backend} alone serves")
         until(lambda: [worker["backend"] for worker in self._stack.run["workers"]] == [backend], "the other one ends")
-        assert self.shown["failed"] == []
+        until(lambda: self.shown["failed"] == [], "nothing is said to have failed")
         self._clients.go_on()
 
     def stays(self, words: str, method: str, path: str, body: dict[str, Any]) -> None:
         """What is asked for does not load, which status, metric and log say; what served goes on."""
-        before = self.backends
+        before, num_failed = self.backends, self._failed_loads()
         status, refused = admin(self._stack, method, f"{path}?wait=true", body)
         assert (status, refused["error"]["code"]) == (422, "model_load_failed"), refused
         assert words in refused["error"]["message"]
@@ -74,8 +74,7 @@ class Watched:
         assert [words in entry["reason"] for entry in shown["failed"]] == [True]
         (listed,) = admin(self._stack, "GET", "")[1]["data"]
         assert (listed["state"], listed["failed"]) == ("failed", shown["failed"])
-        until(lambda: self._failed_loads() > self._failures, "the failure is counted")
-        self._failures = self._failed_loads()
+        until(lambda: self._failed_loads() > num_failed, "the failure is counted")
         told = [line for line in self._stack.log_path.read_text().splitlines() if "[error" in line and words in line]
         assert told and "model one" in told[-1]
         self._clients.go_on()
@@ -98,7 +97,7 @@ def test_from_echo_to_weights_and_back(stack: Stack, file: Path) -> None:
         one = Watched(stack, clients)
         one.stays("model.gguf does not load", "PATCH", "/one", {"source": str(file), **SMALL})
         replace(file, whole)
-        one.goes_to("llama_cpp", "PATCH", "/one", {"source": str(file)})
+        one.goes_to("llama_cpp", "POST", "", {"id": "one", "source": str(file), **SMALL})
         assert one.shown["max_model_len"] == SMALL["context"]
         # The same file, replaced by half of one, and loaded again.
         cut(file, whole)
@@ -108,11 +107,19 @@ def test_from_echo_to_weights_and_back(stack: Stack, file: Path) -> None:
         until(lambda: admin(stack, "GET", "")[1]["data"][0]["state"] == "served", "the file that is whole again loads")
         one.stays("runtime.memory_bytes", "PATCH", "/one", {"context": 2**20})
         one.goes_to("llama_cpp", "PATCH", "/one", {"context": SMALL["context"]})
-        if full_or(True, reduced=False) and why_no_torch() is None:
-            one.goes_to("torch", "PATCH", "/one", {"backend": "torch"})
-            one.goes_to("llama_cpp", "PATCH", "/one", {"backend": "llama_cpp"})
-        one.goes_to("echo", "PATCH", "/one", {"source": "echo:repeat", "backend": "auto"})
+        if IS_FULL:
+            if why_no_torch() is None:
+                one.goes_to("torch", "PATCH", "/one", {"backend": "torch"})
+                one.goes_to("llama_cpp", "PATCH", "/one", {"backend": "llama_cpp"})
+            one.goes_to("echo", "PATCH", "/one", {"source": "echo:repeat", "backend": "auto"})
+            # Which backend it needs is not known before the file is there.
+            file.unlink()
+            one.stays("No such file", "PATCH", "/one", {"source": str(file)})
+            replace(file, whole)
+            until(lambda: one.backends == ["llama_cpp"], "the file that came loads", 60)
+            clients.go_on()
     assert clients.failures == []
+    assert failed_requests(stack) == {}
 
 
 def replace(file: Path, whole: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.models import find_model, why_no_llama
-from tests.system.model_clients import Clients, admin
+from tests.system.model_clients import Clients, admin, failed_requests
 from tests.system.stack import ADMIN_KEY, Stack, fetch, running, until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(300)]
@@ -36,6 +36,7 @@ def exchange(stack: Stack, first: str, second: dict[str, Any]) -> None:
         assert "/nowhere/m.gguf" in refused["error"]["message"]
         clients.go_on()
     assert clients.failures == []
+    assert failed_requests(stack) == {}
     until(lambda: any('result="failed"' in name for name in stack.metrics()), "the failure is counted")
     assert "goes on as it was" in stack.log_path.read_text()
 

@@ -184,9 +184,10 @@ async def test_what_is_too_big_is_refused_until_there_is_room(broker: Broker) ->
 
 async def test_what_another_process_has_to_serve_is_no_failure(broker: Broker) -> None:
     async with running_fleet(broker) as fleet:
-        await fleet.put(id="other", backend="torch")
+        other = await fleet.put(id="other", backend="torch")
         await until(lambda: "other" in fleet.plans.planned)
         await fleet.until_served(await fleet.put(id="echo"))
+        await fleet.until_advert(lambda advert: advert.skipped == {"other": other.load_key()})
         assert fleet.advert is not None
         assert (fleet.advert.failed, [served.id for served in fleet.advert.models]) == ({}, ["echo"])
 
