@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,10 +17,9 @@ from ops.errors import CannotStart
 from ops.reload.plain import PlainReloader
 from ops.reload.sources import Again, SettingsSources
 from ops.serving.broker import broker_tls
+from ops.serving.calibrating import calibrate_cards
 from ops.serving.keys import shown_key
-from ops.serving.machine import this_machine
-from ops.serving.plan import PlannedModel, plan_model
-from ops.serving.sources import hub_of
+from ops.serving.plan import PlannedModel, planner_of
 from ops.serving.worker_models import model_settings
 from ops.supervisor.broker_service import BrokerService
 from ops.supervisor.fleet import Fleet
@@ -107,6 +107,8 @@ class Up:
             is_ours_alone=self._broker is not None,
         )
         self._context = LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags)
+        if settings.workers > 0:  # before anything runs that the figures would suffer from
+            await self._calibrate(list(self._fleet.cards.values()))
         if not settings.no_edge:
             self._edge = self._service("edge", edge_launcher(self._context, self._last_port))
             self._edge.start()
@@ -132,6 +134,14 @@ class Up:
         self._broker_url = await self._broker.start()
         return self._broker.server.credentials
 
+    async def _calibrate(self, cards: Sequence[ModelCard]) -> None:
+        """Raises CannotStart for a setting that no backend honours which was chosen."""
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(calibrate_cards, cards, self._settings, stop)
+        finally:
+            stop.set()  # a thread cannot be cancelled
+
     def _make_worker(self, number: int, model_id: str) -> Service:
         assert self._context is not None
         is_configured = any(model.settings.id == model_id for model in self._plan)
@@ -140,9 +150,8 @@ class Up:
 
     def _find_backend(self, card: ModelCard) -> str | None:
         """On a thread. None where none is found, or the files are not here yet: the worker says why."""
-        hub = hub_of(self._settings, may_download=False)
         try:
-            return plan_model(model_settings(card), self._settings.runtime, this_machine(), hub).backend
+            return planner_of(self._settings, may_download=False).plan(model_settings(card)).backend
         except CannotStart:
             return None
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ops.calibration.results import Results
 from ops.errors import CannotStart
-from ops.serving.machine import Machine
+from ops.serving.plan import Planner
 from ops.serving.registering import is_left_over, merged, model_card
 from ops.serving.sources import hub_of
 from ops.serving.worker_models import CardPlanner, model_settings
@@ -82,11 +83,9 @@ def test_only_what_is_loaded_makes_another_load() -> None:
 
 
 def planner(*, is_bound: bool = False) -> CardPlanner:
-    def here() -> Machine:
-        return machine()
-
     settings = load({}, {})
-    return CardPlanner(settings.runtime, here, hub_of(settings), (), is_bound=is_bound)
+    found = Planner(settings.runtime, machine(), hub_of(settings), Results(settings.data_dir))
+    return CardPlanner(lambda: found, (), is_bound=is_bound)
 
 
 def test_one_process_keeps_to_libraries_that_can_share_it(tmp_path: Any) -> None:
