@@ -4,11 +4,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ops.calibration.candidate import Limits, run_candidate
-from ops.calibration.choice import decide
+from ops.calibration.choice import TIE, decide
 from ops.calibration.estimates import lacks_memory
 from ops.calibration.key import Key, key_of, sequences_of
 from ops.calibration.lookup import obstacle, room_here
@@ -100,7 +100,8 @@ class Calibrator:
                 continue
             begun = self._clock()
             limits = Limits(OPEN_S, max(1.0, left_s / (len(model.rivals) - position)))
-            outcomes.append(self._run(self._request(model, backend, sequences), limits, self._stop))
+            request = self._request(model, backend, sequences, outcomes)
+            outcomes.append(self._run(request, limits, self._stop))
             left_s -= self._clock() - begun
             log.info("calibrating %s: %s", name, outcomes[-1].told())
         verdict = decide(outcomes, sequences, is_final=is_final)
@@ -110,12 +111,14 @@ class Calibrator:
         log.info("calibrated %s: %s: %s%s", name, verdict.told(), told, kept)
         return verdict
 
-    def _request(self, model: PlannedModel, backend: str, sequences: int) -> Request:
+    def _request(self, model: PlannedModel, backend: str, sequences: int, before: Sequence[Outcome]) -> Request:
+        best = max((outcome.figures.score for outcome in before if outcome.figures is not None), default=0.0)
         return Request(
             backend=backend,
             spec=spec_document(runner_spec_of(model, self._runtime.kv_cpu_pages)),
             sequences=sequences,
             steps=self._effort.steps,
             seconds=self._effort.seconds,
+            floor=best * (1 - TIE),
             parent=os.getpid(),
         )

@@ -36,7 +36,7 @@ def _measure(request: Request, output: TextIO) -> None:
     try:
         _tell(output, Message(is_open=True))
         effort = Effort(request.steps, request.seconds)
-        figures = measure(runner, opened, request.sequences, effort, memory_bytes=_resident_bytes)
+        figures = measure(runner, opened, request.sequences, effort, floor=request.floor, memory_bytes=_resident_bytes)
         _tell(output, Message(figures=figures))
     finally:
         runner.close()

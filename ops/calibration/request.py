@@ -11,7 +11,9 @@ _SPEC_FIELDS = tuple(field.name for field in fields(RunnerSpec) if field.name !=
 
 
 class Request(BaseModel):
-    """`parent` is the process without which there is no use in going on. The spec is `RunnerSpec`, field by field."""
+    """A score below `floor` is of no interest. `parent` is the process without which there is no use in going on. The
+    spec is `RunnerSpec`, field by field.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +22,7 @@ class Request(BaseModel):
     sequences: int
     steps: int
     seconds: float
+    floor: float = 0.0
     parent: int
 
 

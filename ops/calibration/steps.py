@@ -36,16 +36,19 @@ def measure(
     sequences: int,
     effort: Effort = Effort(),  # noqa: B008 - immutable
     *,
+    floor: float = 0.0,
     memory_bytes: Callable[[], int] = lambda: 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Figures:
     """Time prefill, and decode of `sequences` at once, or as many as the runner takes, and of one. On the thread that
-    opened the runner. Raises RunnerError.
+    opened the runner. Raises RunnerError, also as soon as it is clear that the score will not come up to `floor`.
     """
     timing = _Timing(runner, opened, effort, clock)
     shape = _shape(opened.capabilities, sequences, effort.steps)
     before = run_time()
     prefill = timing.prefill()
+    if prefill < floor:  # no score is above it
+        raise RunnerError(f"out of the question with a prefill of {prefill:.0f} tok/s")
     alone = timing.decode(shape._replace(sequences=1))
     decode = alone if shape.sequences == 1 else timing.decode(shape)
     return Figures(

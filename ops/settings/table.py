@@ -88,7 +88,8 @@ MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
     "A GGUF file, a folder with safetensors, `pkg:<package>`, `hf:<org>/<repo>[/<file>][@<revision>]`, or `echo`. "
     "Required.")
 MODEL_BACKEND = Setting("models.<id>.backend", choice("auto", *BACKENDS), "auto",
-    "What runs it; `auto` goes by the model's format, this machine's device and what is installed.")
+    "What runs it; `auto` goes by the model's format, this machine's device and what is installed, and where that "
+    "leaves several, by which of them is the fastest here.")
 MODEL_DEFAULT = Setting("models.<id>.default", boolean(), False,
     "Whether it answers requests that name no model. Without any, the first model does.")
 MODEL_ALIASES = Setting("models.<id>.aliases", listing(text("a name")), (),

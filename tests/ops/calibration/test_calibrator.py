@@ -37,9 +37,11 @@ class Trials:
 
     outcomes: dict[str, Outcome]
     asked: list[str] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
 
     def __call__(self, request: Request, limits: Limits, stop: threading.Event) -> Outcome:
         self.asked.append(request.backend)
+        self.floors.append(request.floor)
         assert limits.measure_s > 0
         return self.outcomes[request.backend]
 
@@ -83,6 +85,7 @@ def test_the_measured_one_serves_and_its_figures_are_the_reason(place: Place, ca
     with caplog.at_level(logging.INFO, "inferflux.calibration"):
         place.calibrator(trials).calibrate(place.plan(sequences=8))
     assert trials.asked == ["llama_cpp", "torch"]
+    assert trials.floors == [0, pytest.approx(0.95 / (1 / 184 + 1 / 1000))]
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "calibrating tiny on 2 backends (llama_cpp, torch) at 8 sequences; this is done once"
     assert said[-1].endswith("torch 748 tok/s (prefill 1000), llama_cpp 184 tok/s (prefill 1000): torch; remembered")

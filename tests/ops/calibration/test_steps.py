@@ -80,6 +80,15 @@ def test_any_limits_of_a_runner_are_kept(context: int, sequences: int, batch: in
     assert runner.books().free_handles == sequences
 
 
+def test_one_that_cannot_come_up_to_the_best_is_left_at_once() -> None:
+    runner, facts = opened(context=1024, sequences=4)
+    clock = ticking(0.01)
+    with pytest.raises(RunnerError, match="out of the question with a prefill of 25600 tok/s"):
+        measure(runner, facts, 4, EFFORT, floor=25_601, clock=lambda: next(clock))  # type: ignore[arg-type]
+    assert {tokens for tokens, _ in runner.batches} == {256}
+    measure(runner, facts, 4, EFFORT, floor=25_599, clock=lambda: next(clock))  # type: ignore[arg-type]
+
+
 def test_a_step_that_finds_no_room_is_a_failure() -> None:
     class Full(Watched):
         def can_fit(self, batch: Batch) -> bool:
