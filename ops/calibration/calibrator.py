@@ -21,6 +21,7 @@ from ops.serving.plan import PlannedModel
 from ops.serving.worker_models import runner_spec_of
 from ops.settings.settings import RuntimeSettings
 from workers.runners.devices import Device
+from workers.runners.machine import num_processors
 
 log = logging.getLogger("inferflux.calibration")
 
@@ -28,6 +29,14 @@ log = logging.getLogger("inferflux.calibration")
 OPEN_S = 300.0
 
 Run = Callable[[Request, Limits, threading.Event], Outcome]
+
+
+def load_of_machine() -> float:
+    """Of the last minute, by processor: above 1 somebody waits. 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0] / num_processors()
+    except OSError:
+        return 0.0
 
 
 class Calibrator:
@@ -44,6 +53,7 @@ class Calibrator:
         lock: Path | None = None,
         effort: Effort = Effort(),  # noqa: B008 - immutable
         clock: Callable[[], float] = time.monotonic,
+        load: Callable[[], float] = load_of_machine,
     ) -> None:
         self._runtime = runtime
         self._device = device
@@ -53,6 +63,7 @@ class Calibrator:
         self._lock = lock or lock_file()
         self._effort = effort
         self._clock = clock
+        self._load = load
 
     def calibrate(self, model: PlannedModel, *, again: bool = False) -> Verdict | None:
         """The remembered verdict, or a new one; `again`: a new one in any case. None, and why in the log, when there is
@@ -80,8 +91,11 @@ class Calibrator:
         return None
 
     def _known(self, key: Key) -> Verdict | None:
+        """One that is not final stands as long as it could not be bettered."""
         verdict = self._results.exact(key)
-        return verdict if verdict is not None and verdict.is_final else None
+        if verdict is None or verdict.is_final:
+            return verdict
+        return verdict if verdict.was_disturbed and verdict.backend is not None and self._load() > 1 else None
 
     def _measure(self, model: PlannedModel, key: Key) -> Verdict:
         name, sequences = model.settings.id, sequences_of(model.settings, self._device)

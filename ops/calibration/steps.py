@@ -1,6 +1,5 @@
 """The steps that are timed, on any opened runner: the interface's rules are kept, as the engine keeps them."""
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -95,7 +94,7 @@ class _Timing:
             self._append({handle: count})
             self._runner.release(handle)
 
-        return count / self._median(step, self._effort.steps)
+        return count / self._fastest(step, self._effort.steps)
 
     def decode(self, shape: _Shape) -> float:
         handles = [self._create() for _ in range(shape.sequences)]
@@ -103,7 +102,7 @@ class _Timing:
             at_once = max(1, self._capabilities.max_batch_tokens // shape.prompt)
             for start in range(0, len(handles), at_once):
                 self._fill(handles[start : start + at_once], shape.prompt)
-            took = self._median(lambda: self._append(dict.fromkeys(handles, 1)), shape.steps)
+            took = self._fastest(lambda: self._append(dict.fromkeys(handles, 1)), shape.steps)
             return shape.sequences / took
         finally:
             for handle in handles:
@@ -117,15 +116,18 @@ class _Timing:
             self._append(dict.fromkeys(handles, part))
             left -= part
 
-    def _median(self, step: Callable[[], None], steps: int) -> float:
-        """Seconds of a step. The first one is not counted, unless it took all the time there is, or is the only one."""
+    def _fastest(self, step: Callable[[], None], steps: int) -> float:
+        """Seconds of the fastest step: from the others somebody else may have taken processors.
+
+        The first one is not counted, unless it took all the time there is, or is the only one.
+        """
         first = self._timed(step)
         if first >= self._effort.seconds or steps == 1:
             return first
         taken: list[float] = []
         while not taken or (len(taken) < steps - 1 and sum(taken) < self._effort.seconds):
             taken.append(self._timed(step))
-        return statistics.median(taken)
+        return min(taken)
 
     def _timed(self, step: Callable[[], None]) -> float:
         begun = self._clock()

@@ -62,9 +62,17 @@ class Place:
         model = replace(model_from_source(str(self.weights)), sequences=sequences, backend=backend)
         return self.planner(**environ).plan(model)
 
-    def calibrator(self, trials: Trials, **environ: str) -> Calibrator:
-        planner, lock = self.planner(**environ), self.folder / "lock"
-        return Calibrator(planner.runtime, Device.CPU, planner.results, threading.Event(), run=trials, lock=lock)
+    def calibrator(self, trials: Trials, load: float = 0.0, **environ: str) -> Calibrator:
+        planner = self.planner(**environ)
+        return Calibrator(
+            planner.runtime,
+            Device.CPU,
+            planner.results,
+            threading.Event(),
+            run=trials,
+            lock=self.folder / "lock",
+            load=lambda: load,
+        )
 
 
 @pytest.fixture
@@ -134,6 +142,7 @@ def test_a_busy_machine_is_measured_again_at_the_next_start(place: Place) -> Non
     busy = Trials({**SLOW_LLAMA, "llama_cpp": measured("llama_cpp", 5, waited=0.7)})
     place.calibrator(busy).calibrate(place.plan())
     assert (place.plan().backend, place.plan().is_open) == ("torch", True)
+    place.calibrator(Trials({}), load=1.5).calibrate(place.plan())  # it would be no better now
     quiet = Trials(SLOW_LLAMA)
     place.calibrator(quiet).calibrate(place.plan())
     assert quiet.asked
