@@ -14,6 +14,7 @@ ENTRIES = {
     "worker": Entry(f"{_COMMANDS}.worker", "Run one worker (model) against a broker."),
     "topology": Entry(f"{_COMMANDS}.topology", "Streams, consumers, buckets and logins of the broker."),
     "doctor": Entry(f"{_COMMANDS}.doctor", "Say what is missing here, and the command that fixes it."),
+    "calibrate": Entry(f"{_COMMANDS}.calibrate", "Measure which backend is the fastest here, and remember it."),
     "completion-script": Entry(f"{_COMMANDS}.completion_script", "Completion by Tab, for bash, zsh and fish."),
 }
 

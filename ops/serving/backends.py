@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ops.calibration.verdict import Verdict
 from ops.errors import CannotStart
 from ops.serving.machine import Machine
 from ops.serving.sources import Source, SourceKind
@@ -43,14 +44,40 @@ class _Order(NamedTuple):
     maker: str
 
 
-def choose_backend(model: ModelSettings, source: Source, runtime: RuntimeSettings, machine: Machine) -> Choice:
-    """The backend for a model. Raises CannotStart when the asked-for one cannot serve it, or none can."""
-    asked = model.backend if runtime.backend == "auto" else runtime.backend
+def choose_backend(
+    model: ModelSettings, source: Source, runtime: RuntimeSettings, machine: Machine, verdict: Verdict | None = None
+) -> Choice:
+    """The backend for a model: by the verdict of a calibration if there is one, which is about its `rivals`.
+
+    Raises CannotStart when the asked-for one cannot serve it, or none can.
+    """
+    asked = _asked(model, runtime)
     if asked != "auto":
         return _explicit(model, source, asked, machine)
     if source.kind is SourceKind.ECHO:
         return Choice("echo", "the model's source is echo")
-    return _automatic(model, source, runtime, machine)
+    if verdict is not None and verdict.backend is not None:
+        return Choice(verdict.backend, f"automatic: fastest here, {verdict.told()}")
+    choice = _automatic(model, source, runtime, machine)
+    return choice if verdict is None else Choice(choice.backend, f"{choice.reason}; measured {verdict.told()}")
+
+
+def rivals(model: ModelSettings, source: Source, runtime: RuntimeSettings, machine: Machine) -> tuple[str, ...]:
+    """The backends among which speed decides, in order of preference; none where something else decides.
+
+    They use the same device. Where the settings give an order, they mean it.
+    """
+    is_ordered = bool(runtime.backend_priority) or runtime.prefer_native
+    if not runtime.calibrate or is_ordered or _asked(model, runtime) != "auto" or source.kind is SourceKind.ECHO:
+        return ()
+    able = [
+        backend
+        for backend in _order(runtime, machine).backends
+        if _obstacle(backend, source, machine) is None and _has_code(backend, source, machine)
+    ]
+    on_device = [backend for backend in able if machine.device in machine.backends[backend].devices]
+    found = tuple(on_device or able)
+    return found if len(found) > 1 else ()
 
 
 def can_share_process(backends: Iterable[str]) -> bool:
@@ -76,6 +103,14 @@ def _explicit(model: ModelSettings, source: Source, asked: str, machine: Machine
     return Choice(asked, "asked for")
 
 
+def _asked(model: ModelSettings, runtime: RuntimeSettings) -> str:
+    return model.backend if runtime.backend == "auto" else runtime.backend
+
+
+def _has_code(backend: str, source: Source, machine: Machine) -> bool:
+    return source.architecture is None or machine.backends[backend].can_run(source.architecture)
+
+
 def _automatic(model: ModelSettings, source: Source, runtime: RuntimeSettings, machine: Machine) -> Choice:
     order = _order(runtime, machine)
     passed_over: list[str] = []
@@ -83,7 +118,7 @@ def _automatic(model: ModelSettings, source: Source, runtime: RuntimeSettings, m
     for backend in order.backends:
         if (obstacle := _obstacle(backend, source, machine)) is not None:
             passed_over.append(f"{backend}: {obstacle}")
-        elif source.architecture is not None and not machine.backends[backend].can_run(source.architecture):
+        elif not _has_code(backend, source, machine):
             passed_over.append(f"{backend}: has no code for architecture {source.architecture}")
             without_code.append(backend)
         else:

@@ -4,10 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.calibration.lookup import NOTHING, Finding, look_up
+from ops.calibration.results import Results
 from ops.errors import CannotStart
 from ops.hub.hub import Hub, Progress
 from ops.hub.progress import LogProgress
-from ops.serving.backends import can_share_process, choose_backend, refuse_unused_settings
+from ops.serving.backends import can_share_process, choose_backend, refuse_unused_settings, rivals
 from ops.serving.machine import Machine, this_machine
 from ops.serving.registering import model_card
 from ops.serving.sources import Source, SourceKind, hub_of, is_echo, resolve
@@ -26,7 +28,8 @@ DEMO_ECHO = "echo:repeat?rate=100"
 class PlannedModel:
     """A model that can be served here. `chat_template` is Jinja text, read from its file if it was one.
 
-    `flag` is the backend that was asked for over the model's own.
+    `flag` is the backend that was asked for over the model's own. `rivals` are the backends among which speed decides;
+    `is_open`: that has not been measured yet, and could be.
     """
 
     settings: ModelSettings
@@ -34,8 +37,9 @@ class PlannedModel:
     backend: str
     reason: str
     chat_template: str | None
-
     flag: str = "auto"
+    rivals: tuple[str, ...] = ()
+    is_open: bool = False
 
     def card(self) -> ModelCard:
         return model_card(self.settings, backend=self.flag)
@@ -50,18 +54,19 @@ def plan_models(
     Raises CannotStart: a file is missing, a backend is not there, there is no model of that id, a setting is for a
     backend that no model is on.
     """
-    plan = _plan_all(settings, machine or this_machine(), only, hub_of(settings, may_download=may_download))
+    plan = _plan_all(settings, planner_of(settings, machine, may_download=may_download), only)
     if not only:  # of a part of the models nobody can tell what is set for the others
-        refuse_unused_settings(settings.runtime, [model.backend for model in plan])
+        open_to = [backend for model in plan if model.is_open for backend in model.rivals]
+        refuse_unused_settings(settings.runtime, [*(model.backend for model in plan), *open_to])
     return plan
 
 
-def _plan_all(settings: Settings, machine: Machine, only: Collection[str], hub: Hub) -> tuple[PlannedModel, ...]:
+def _plan_all(settings: Settings, planner: "Planner", only: Collection[str]) -> tuple[PlannedModel, ...]:
     models = _chosen(settings.models, only)
     if models:
         _refuse_weights_under_echo(settings.runtime, models)
-        return tuple(plan_model(model, settings.runtime, machine, hub) for model in models)
-    default = _default_model(settings.runtime, machine, hub)
+        return tuple(planner.plan(model) for model in models)
+    default = _default_model(settings.runtime, planner)
     _require(only, [default.settings.id])
     return (default,)
 
@@ -86,21 +91,53 @@ def _require(wanted: Collection[str], known: list[str]) -> None:
             raise CannotStart(f"no model {model_id!r} is configured{nearest(model_id, known)}")
 
 
-def plan_model(
-    model: ModelSettings, runtime: RuntimeSettings, machine: Machine, hub: Hub, progress: Progress | None = None
-) -> PlannedModel:
-    """One model with its file, downloaded when it has to be, and its backend. Raises CannotStart."""
-    source = resolve(model.source, hub, progress or LogProgress(model.source))
-    choice = choose_backend(model, source, runtime, machine)
-    return PlannedModel(model, source, choice.backend, choice.reason, _read_template(model), runtime.backend)
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """All that the plan of a model depends on besides the model. `results` are the verdicts of calibrations."""
+
+    runtime: RuntimeSettings
+    machine: Machine
+    hub: Hub
+    results: Results
+
+    def plan(self, model: ModelSettings, progress: Progress | None = None) -> PlannedModel:
+        """One model with its file, downloaded when it has to be, and its backend. Measures nothing. Raises
+        CannotStart."""
+        source = resolve(model.source, self.hub, progress or LogProgress(model.source))
+        among = rivals(model, source, self.runtime, self.machine)
+        found = self._look_up(model, source, among)
+        choice = choose_backend(model, source, self.runtime, self.machine, found.verdict)
+        reason = f"{choice.reason}; {found.note}" if found.note else choice.reason
+        return PlannedModel(
+            settings=model,
+            source=source,
+            backend=choice.backend,
+            reason=reason,
+            chat_template=_read_template(model),
+            flag=self.runtime.backend,
+            rivals=among,
+            is_open=found.is_open,
+        )
+
+    def _look_up(self, model: ModelSettings, source: Source, among: tuple[str, ...]) -> Finding:
+        if not among:
+            return NOTHING
+        limit_s = self.runtime.calibrate_limit_s
+        return look_up(self.results, model, source, among, limit_s, self.machine.device)
 
 
-def _default_model(runtime: RuntimeSettings, machine: Machine, hub: Hub) -> PlannedModel:
+def planner_of(settings: Settings, machine: Machine | None = None, *, may_download: bool = True) -> Planner:
+    """Looks at this machine unless told of one."""
+    hub = hub_of(settings, may_download=may_download)
+    return Planner(settings.runtime, machine or this_machine(), hub, Results(settings.data_dir))
+
+
+def _default_model(runtime: RuntimeSettings, planner: Planner) -> PlannedModel:
     """The packaged model when it is installed and something can run it, else echo, with the reason."""
     if runtime.backend == "echo":
         return _echo("asked for")
     try:
-        return plan_model(model_from_source(DEFAULT_SOURCE), runtime, machine, hub)
+        return planner.plan(model_from_source(DEFAULT_SOURCE))
     except CannotStart as error:
         if runtime.backend != "auto" or not runtime.allow_llama_fallback:
             raise

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from ops.errors import CannotStart
-from ops.hub.hub import Hub
 from ops.hub.progress import LogProgress
 from ops.serving.backends import can_share_process
-from ops.serving.machine import Machine
 from ops.serving.memory import estimate
-from ops.serving.plan import PlannedModel, plan_model
-from ops.settings.settings import ModelSettings, RuntimeSettings
+from ops.serving.plan import PlannedModel, Planner
+from ops.serving.sharing import on_one_of
+from ops.settings.settings import ModelSettings
 from schemas.control import ModelCard
 from workers.config import NotForThisWorker, Progress, WorkerModel
 from workers.runners.base import RunnerError, RunnerSpec
@@ -40,7 +39,14 @@ def model_settings(card: ModelCard) -> ModelSettings:
 def worker_model(planned: PlannedModel, kv_pages: int | None) -> WorkerModel:
     """Raises OSError when the files are gone by now."""
     settings = planned.settings
-    spec = RunnerSpec(
+    memory = estimate(settings, planned.source)
+    spec = runner_spec_of(planned, kv_pages)
+    return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens, memory)
+
+
+def runner_spec_of(planned: PlannedModel, kv_pages: int | None) -> RunnerSpec:
+    settings = planned.settings
+    return RunnerSpec(
         model_id=settings.id,
         source=planned.source.location,
         context=settings.context,
@@ -52,42 +58,46 @@ def worker_model(planned: PlannedModel, kv_pages: int | None) -> WorkerModel:
         chat_template=planned.chat_template,
         kv_pages=kv_pages,
     )
-    memory = estimate(settings, planned.source)
-    return WorkerModel(spec, planned.backend, planned.reason, settings.max_output_tokens, memory)
 
 
 class CardPlanner:
     """Finds out how this process serves what a card says. One process keeps to the libraries that can share it.
 
     `planned` is the last plan by model. `is_bound`: also echo is not exchanged for a library, or one for echo.
+    `calibrate` measures what a plan leaves open, and is called while nothing is served here; a serving process goes by
+    what is remembered.
     """
 
     def __init__(
         self,
-        runtime: RuntimeSettings,
-        machine: Callable[[], Machine],
-        hub: Hub,
+        planner: Callable[[], Planner],
         own: tuple[PlannedModel, ...],
         *,
         is_bound: bool,
+        calibrate: Callable[[PlannedModel], object] | None = None,
     ) -> None:
-        self._runtime = runtime
-        self._hub = hub
-        self._find_machine = machine
+        self._make_planner = planner
         self._is_bound = is_bound
-        self._machine: Machine | None = None
+        self._calibrate = calibrate
+        self._planner: Planner | None = None
         self._backends = {model.backend for model in own}
         self.planned = {model.settings.id: model for model in own}
 
     def __call__(self, card: ModelCard, progress: Progress) -> WorkerModel:
         """On a thread of its own. Raises RunnerError with the reason, NotForThisWorker."""
         progress("looking for the files", None)
-        self._refuse_other_backend(card)
-        self._machine = self._machine or self._find_machine()
+        self._planner = planner = self._planner or self._make_planner()
+        _refuse_other_backend(card, planner.runtime.backend)
+        settings, on_bytes = model_settings(card), _Download(card.source, progress)
         try:
-            on_bytes = _Download(card.source, progress)
-            planned = plan_model(model_settings(card), self._runtime, self._machine, self._hub, on_bytes)
-            model = worker_model(planned, self._runtime.kv_cpu_pages)
+            planned = planner.plan(settings, on_bytes)
+            if planned.is_open and self._calibrate is not None and not self.planned:
+                progress("calibrating", None)
+                self._calibrate(planned)
+                planned = planner.plan(settings, on_bytes)
+            if not self._is_bound:
+                planned = on_one_of(planned, self._backends)
+            model = worker_model(planned, planner.runtime.kv_cpu_pages)
         except (CannotStart, OSError) as error:
             raise RunnerError(str(error)) from None
         backends = self._backends | {planned.backend}
@@ -97,11 +107,11 @@ class CardPlanner:
         self.planned[card.id] = planned
         return model
 
-    def _refuse_other_backend(self, card: ModelCard) -> None:
-        """The flag goes over what a configuration says, whose cards have it already. Who asks since is told."""
-        flag = self._runtime.backend
-        if flag != "auto" and card.origin != "config" and card.backend not in ("auto", flag):
-            raise RunnerError(f"model {card.id} asks for backend {card.backend}, and --backend {flag} goes over it")
+
+def _refuse_other_backend(card: ModelCard, flag: str) -> None:
+    """The flag goes over what a configuration says, whose cards have it already. Who asks since is told."""
+    if flag != "auto" and card.origin != "config" and card.backend not in ("auto", flag):
+        raise RunnerError(f"model {card.id} asks for backend {card.backend}, and --backend {flag} goes over it")
 
 
 class _Download:

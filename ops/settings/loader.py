@@ -182,6 +182,8 @@ def _runtime(values: Values) -> RuntimeSettings:
         backend_priority=values.get(table.BACKEND_PRIORITY),
         prefer_native=values.get(table.PREFER_NATIVE),
         allow_llama_fallback=values.get(table.ALLOW_LLAMA_FALLBACK),
+        calibrate=values.get(table.CALIBRATE),
+        calibrate_limit_s=values.get(table.CALIBRATE_LIMIT_S),
         enable_preemption=values.get(table.ENABLE_PREEMPTION),
         high_priority_threshold=values.get(table.HIGH_PRIORITY_THRESHOLD),
         kv_cpu_pages=values.get(table.KV_CPU_PAGES) or None,

@@ -88,6 +88,8 @@ class RuntimeSettings:
     backend_priority: tuple[str, ...]
     prefer_native: bool
     allow_llama_fallback: bool
+    calibrate: bool
+    calibrate_limit_s: float
     enable_preemption: bool
     high_priority_threshold: int
     kv_cpu_pages: int | None

@@ -88,7 +88,8 @@ MODEL_SOURCE = Setting("models.<id>.source", text("a model source"), "",
     "A GGUF file, a folder with safetensors, `pkg:<package>`, `hf:<org>/<repo>[/<file>][@<revision>]`, or `echo`. "
     "Required.")
 MODEL_BACKEND = Setting("models.<id>.backend", choice("auto", *BACKENDS), "auto",
-    "What runs it; `auto` goes by the model's format, this machine's device and what is installed.")
+    "What runs it; `auto` goes by the model's format, this machine's device and what is installed, and where that "
+    "leaves several, by which of them is the fastest here.")
 MODEL_DEFAULT = Setting("models.<id>.default", boolean(), False,
     "Whether it answers requests that name no model. Without any, the first model does.")
 MODEL_ALIASES = Setting("models.<id>.aliases", listing(text("a name")), (),
@@ -136,6 +137,13 @@ PREFER_NATIVE = Setting("runtime.backend_exposure.prefer_native", boolean(), Fal
 ALLOW_LLAMA_FALLBACK = Setting("runtime.backend_exposure.allow_llama_fallback", boolean(), True,
     "With false, a model that torch and mlx cannot serve stops the start.",
     None, "INFERFLUX_BACKEND_ALLOW_LLAMA_FALLBACK")
+CALIBRATE = Setting("runtime.calibrate", boolean(), True,
+    "Whether `auto` tries the backends that can serve a model for some seconds before the first start with it, takes "
+    "the fastest and remembers that in the data directory. Off, or where `runtime.backend_priority` or "
+    "`prefer_native` is set: the first that can.", None, "INFERFLUX_CALIBRATE")
+CALIBRATE_LIMIT_S = Setting("runtime.calibrate_limit_s", seconds(1, 3600), 120.0,
+    "How long that may take for one model, the compiling of a kernel aside. A model that is too large for it is not "
+    "tried.")
 ENABLE_PREEMPTION = Setting("runtime.fairness.enable_preemption", boolean(), False,
     "Whether a request of class high may take the place of a running one of a lower class, which goes on later.",
     None, "INFERFLUX_FAIRNESS_ENABLE_PREEMPTION")

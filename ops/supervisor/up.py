@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
@@ -18,10 +19,9 @@ from ops.manifest.follower import Untold, following
 from ops.reload.plain import PlainReloader
 from ops.reload.sources import Again, SettingsSources
 from ops.serving.broker import broker_tls
+from ops.serving.calibrating import calibrate_cards
 from ops.serving.keys import shown_key
-from ops.serving.machine import this_machine
-from ops.serving.plan import PlannedModel, plan_model
-from ops.serving.sources import hub_of
+from ops.serving.plan import PlannedModel, planner_of
 from ops.serving.worker_models import model_settings
 from ops.settings.settings import Settings
 from ops.supervisor.broker_service import BrokerService
@@ -113,6 +113,8 @@ class Up:
         if not self._fleet.own:
             self._plan = ()
         self._context = LaunchContext(settings.data_dir, self._broker_url, credentials, self._flags)
+        if settings.workers > 0:  # before anything runs that the figures would suffer from
+            await self._calibrate(list(self._fleet.cards.values()))
         if not settings.no_edge:
             self._edge = self._service("edge", edge_launcher(self._context, self._last_port))
             self._edge.start()
@@ -138,6 +140,14 @@ class Up:
         self._broker_url = await self._broker.start()
         return self._broker.server.credentials
 
+    async def _calibrate(self, cards: Sequence[ModelCard]) -> None:
+        """Raises CannotStart for a setting that no backend honours which was chosen."""
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(calibrate_cards, cards, self._settings, stop)
+        finally:
+            stop.set()  # a thread cannot be cancelled
+
     def _make_worker(self, number: int, model_id: str) -> Service:
         assert self._context is not None
         launcher = worker_launcher(self._context, number, model_id, is_configured=self._is_as_configured(model_id))
@@ -153,9 +163,8 @@ class Up:
 
     def _find_backend(self, card: ModelCard) -> str | None:
         """On a thread. None where none is found, or the files are not here yet: the worker says why."""
-        hub = hub_of(self._settings, may_download=False)
         try:
-            return plan_model(model_settings(card), self._settings.runtime, this_machine(), hub).backend
+            return planner_of(self._settings, may_download=False).plan(model_settings(card)).backend
         except CannotStart:
             return None
 

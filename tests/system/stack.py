@@ -75,6 +75,8 @@ class Stack:
         self.options = options
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("INFERFLUX_")},
+            # Of two backends always the same one, and no time for finding out.
+            "INFERFLUX_CALIBRATE": "off",
             "INFERFLUX_API_KEYS": f"{KEY}:generate+read,{ADMIN_KEY}:generate+read+admin",
             **(env or {}),
         }

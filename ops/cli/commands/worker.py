@@ -1,6 +1,8 @@
 """`inferflux worker`."""
 
 import os
+import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +68,10 @@ def command(
     from ops.reload.sources import SettingsSources
     from ops.reload.worker import with_reloads
     from ops.serving.broker import broker_config
+    from ops.serving.calibrating import calibrate_plan, calibrator_of, is_serving
     from ops.serving.ids import process_id
-    from ops.serving.machine import this_machine
-    from ops.serving.plan import plan_models, refuse_mixture
-    from ops.serving.sources import hub_of
+    from ops.serving.plan import plan_models, planner_of, refuse_mixture
+    from ops.serving.sharing import share_process
     from ops.serving.worker_models import CardPlanner, worker_model
     from ops.telemetry.tracing import open_tracer, require_packages
     from workers.config import WorkerConfig
@@ -83,8 +85,19 @@ def command(
     require_packages(settings.tracing)
     has_own = bool(only) or (bool(settings.models) and not card)
     plan = plan_models(settings, only=only) if has_own else ()
+    stop_calibrating = threading.Event()
+    # `up` has seen to it before; and where one serves, its requests should not wait for that.
+    may_calibrate = not supervised and not is_serving(settings)
+    if may_calibrate and calibrate_plan(plan, settings, stop_calibrating):
+        plan = plan_models(settings, only=only)
+    plan = share_process(plan)
     refuse_mixture(plan)
-    planner = CardPlanner(settings.runtime, this_machine, hub_of(settings), plan, is_bound=supervised)
+    planner = CardPlanner(
+        lambda: planner_of(settings),
+        plan,
+        is_bound=supervised,
+        calibrate=calibrator_of(settings, stop_calibrating).calibrate if may_calibrate else None,
+    )
     serves_all = not (only or card or params["model"] or os.environ.get(str(table.MODEL_PATH.env)))
     config = WorkerConfig(
         worker_id=own_id,
@@ -107,12 +120,21 @@ def command(
     broker = broker_config(settings, Role.WORKER, f"inferflux-worker-{own_id}")
     try:
         with open_tracer(settings.tracing, own_id) as tracer:
-            run(with_reloads(run_worker(config, broker, on_ready=on_ready, tracer=tracer), sources))
+            work = run_worker(config, broker, on_ready=on_ready, tracer=tracer)
+            run(with_reloads(_with_end(work, stop_calibrating), sources))
     except (BrokerError, RunnerError) as error:
         raise CannotStart(str(error)) from None
     except WorkerFailed as error:
         raise Failure(str(error)) from None
     return 0
+
+
+async def _with_end(work: Coroutine[Any, Any, None], ended: threading.Event) -> None:
+    """Threads of the loop are waited for after it: they should know."""
+    try:
+        await work
+    finally:
+        ended.set()
 
 
 def _fairness_config(runtime: "RuntimeSettings") -> "FairnessConfig":

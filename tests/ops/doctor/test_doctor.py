@@ -85,7 +85,10 @@ def test_each_backend_says_what_it_is_built_for_or_what_installs_it() -> None:
 def test_it_says_what_would_serve_each_model_and_why(tmp_path: Path) -> None:
     given = load({"INFERFLUX_MODELS": f"id=a,path={written(tmp_path)};id=b,path=echo"}, {"--data-dir": str(tmp_path)})
     models = next(check for check in place.check_place(given, made_up_machine()) if check.name == "models")
-    assert models.detail == "a on llama_cpp (automatic: on the CPU); b on echo (the model's source is echo)"
+    assert (
+        models.detail
+        == "a on llama_cpp (automatic: on the CPU; not measured yet); b on echo (the model's source is echo)"
+    )
 
 
 def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

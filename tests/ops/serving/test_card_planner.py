@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from ops.calibration.results import Results
+from ops.serving.plan import Planner
 from ops.serving.sources import hub_of
 from ops.serving.worker_models import CardPlanner
 from ops.settings.loader import load
@@ -20,7 +22,8 @@ def card(**fields: Any) -> ModelCard:
 
 def planner(folder: Path, *, flag: str = "auto", is_bound: bool = False) -> CardPlanner:
     settings = load({}, {"--backend": flag, "--data-dir": str(folder)})
-    return CardPlanner(settings.runtime, machine, hub_of(settings), (), is_bound=is_bound)
+    found = Planner(settings.runtime, machine(), hub_of(settings), Results(folder))
+    return CardPlanner(lambda: found, (), is_bound=is_bound)
 
 
 def planned(plan: CardPlanner, wanted: ModelCard) -> str:

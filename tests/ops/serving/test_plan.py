@@ -40,7 +40,7 @@ def install_package(monkeypatch: pytest.MonkeyPatch, source: sources.Source | No
 
 def test_without_a_model_the_packaged_one_is_served(monkeypatch: pytest.MonkeyPatch, gguf: Path) -> None:
     install_package(monkeypatch, sources.Source(SourceKind.GGUF, str(gguf)))
-    (model,) = plan_models(settings(), HERE)
+    (model,) = plan_models(settings(CALIBRATE="off"), HERE)
     assert (model.settings.id, model.backend, model.source.location) == ("smollm2-135m", "llama_cpp", str(gguf))
     assert model.card().default
 
@@ -110,8 +110,10 @@ def test_pages_of_kv_are_refused_where_no_backend_has_them(gguf: Path) -> None:
     models = {"MODELS": f"id=a,path={gguf},backend=torch;id=b,path=echo", "KV_CPU_PAGES": "64"}
     assert [model.backend for model in plan_models(settings(**models), HERE)] == ["torch", "echo"]
     assert [model.backend for model in plan_models(settings(**models), HERE, only=["b"])] == ["echo"]
+    (undecided,) = plan_models(settings("--model", str(gguf), KV_CPU_PAGES="64"), HERE)
+    assert undecided.is_open and "torch" in undecided.rivals
     with pytest.raises(CannotStart, match=r"runtime\.paged_kv\.cpu_pages is set"):
-        plan_models(settings("--model", str(gguf), KV_CPU_PAGES="64"), HERE)
+        plan_models(settings("--model", str(gguf), KV_CPU_PAGES="64", CALIBRATE="off"), HERE)
 
 
 def test_one_worker_serves_models_of_one_backend(gguf: Path) -> None:

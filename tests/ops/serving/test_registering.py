@@ -1,7 +1,8 @@
 """Cards from settings: the same ranges, nothing lost, and who has the last word."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ops.calibration.choice import decide
+from ops.calibration.key import key_of
+from ops.calibration.results import Results
 from ops.errors import CannotStart
-from ops.serving.machine import Machine
+from ops.serving.plan import PlannedModel, Planner
 from ops.serving.registering import is_left_over, merged, model_card
 from ops.serving.sources import hub_of
 from ops.serving.worker_models import CardPlanner, model_settings
@@ -20,9 +24,11 @@ from ops.settings.models import model_from_source
 from ops.settings.setting import Given, Origin, read
 from ops.settings.table import MODEL_FIELDS
 from schemas.control import ModelCard
+from tests.ops.calibration.figures import measured
 from tests.ops.serving.machines import machine
 from workers.config import NotForThisWorker
 from workers.runners.base import RunnerError
+from workers.runners.devices import Device
 
 MODEL = replace(model_from_source("echo:repeat"), context=128, sequences=3, aliases=("other",), default=False)
 CARD = model_card(MODEL, now=1)
@@ -81,12 +87,41 @@ def test_only_what_is_loaded_makes_another_load() -> None:
         assert CARD.model_copy(update=other).load_key() != CARD.load_key()
 
 
-def planner(*, is_bound: bool = False) -> CardPlanner:
-    def here() -> Machine:
-        return machine()
-
+def planner(
+    *,
+    is_bound: bool = False,
+    data_dir: Path = Path("/nowhere"),
+    own: tuple[PlannedModel, ...] = (),
+    calibrate: Callable[[PlannedModel], object] | None = None,
+) -> CardPlanner:
     settings = load({}, {})
-    return CardPlanner(settings.runtime, here, hub_of(settings), (), is_bound=is_bound)
+    found = Planner(settings.runtime, machine(), hub_of(settings), Results(data_dir))
+    return CardPlanner(lambda: found, own, is_bound=is_bound, calibrate=calibrate)
+
+
+def test_a_worker_measures_for_its_first_model_and_never_while_it_serves(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(20))
+    asked: list[str] = []
+
+    def calibrate(model: PlannedModel) -> None:
+        asked.append(model.settings.id)
+        key = key_of(model.settings, model.source, model.rivals, Device.CPU)
+        verdict = decide([measured("llama_cpp", 100), measured("torch", 900), measured("mlx", 1)], 8)
+        Results(tmp_path).put(key, verdict)
+
+    gguf = CARD.model_copy(update={"id": "one", "source": str(tmp_path / "m.gguf")})
+    alone = planner(data_dir=tmp_path, calibrate=calibrate)
+    first = alone(gguf, _ignore)
+    assert (first.backend, asked) == ("torch", ["one"])
+    assert "torch 900 tok/s" in first.reason
+    # another model, of which nothing is known
+    (tmp_path / "n.gguf").write_bytes(b"GGUF" + bytes(21))
+    second = alone(gguf.model_copy(update={"id": "two", "source": str(tmp_path / "n.gguf")}), _ignore)
+    assert (second.backend, asked) == ("torch", ["one"])
+    assert "the library of the other models in its process; else llama_cpp" in second.reason
+    assert "not measured yet" in second.reason
+    # and one process of `up`, which goes by what that has found out
+    assert planner(is_bound=True, data_dir=tmp_path)(gguf, _ignore).backend == "torch"
 
 
 def test_one_process_keeps_to_libraries_that_can_share_it(tmp_path: Any) -> None:

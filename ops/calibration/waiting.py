@@ -1,0 +1,29 @@
+"""How long this process waits for processors, which others have: figures taken meanwhile are about them, too."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+_TASKS = Path("/proc/self/task")
+
+
+class RunTime(NamedTuple):
+    """Nanoseconds of all threads: computing, and waiting for a processor although there was something to compute."""
+
+    ran: int
+    waited: int
+
+    def share_waited_since(self, before: "RunTime") -> float:
+        ran, waited = self.ran - before.ran, self.waited - before.waited
+        return min(1.0, max(0.0, waited / (ran + waited))) if ran + waited > 0 else 0.0
+
+
+def run_time(tasks: Path = _TASKS) -> RunTime:
+    """Zeros where the system does not tell."""
+    ran = waited = 0
+    for path in tasks.glob("*/schedstat"):
+        try:
+            of_thread = path.read_text().split()
+            ran, waited = ran + int(of_thread[0]), waited + int(of_thread[1])
+        except (OSError, ValueError, IndexError):
+            continue  # a thread that has just ended
+    return RunTime(ran, waited)
