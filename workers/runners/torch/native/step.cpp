@@ -399,10 +399,14 @@ struct Step {
     const int32_t *tokens, *positions, *logit_rows, *starts, *counts, *lengths, *tables;
     const volatile int32_t* is_aborted;
     float* logits;
+    int64_t* stage_ns;  // of each stage, to be added to
 };
 }
 
 namespace {
+
+// What a step's time goes to. Rows: all that is done to a row by itself.
+enum Stage { kOfRows, kOfProducts, kOfAttention, kOfHead };
 
 struct Scratch {
     // `plain`: what is to be rounded into `in` and `units`.
@@ -443,6 +447,7 @@ class Pass {
 
     // All threads, together.
     void run() {
+        if (omp_get_thread_num() == 0) ended = omp_get_wtime();
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) embed(i);
         for (int l = 0; l < m.num_layers; l++) {
@@ -455,12 +460,22 @@ class Pass {
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_logits; i++)
             norm(s.logit_rows[i], m.norm, i);
+        end(kOfRows);
         multiply(rows(), s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
+        end(kOfHead);
     }
 
     bool stop = false;
 
    private:
+    // After a barrier: what has passed since the last one was this stage's.
+    void end(Stage stage) {
+        if (omp_get_thread_num() != 0) return;
+        const double now = omp_get_wtime();
+        s.stage_ns[stage] += (int64_t)((now - ended) * 1e9);
+        ended = now;
+    }
+
     Rows rows() const { return {b.in.data, b.units.data}; }
 
     void round(const float* x, int size, int row) {
@@ -488,28 +503,38 @@ class Pass {
     void attention(const Layer& layer, Kv* keys, Kv* values) {
         const int width = heads.width(), out_width = heads.num_heads * heads.head_dim;
         norm_rows(layer.input_norm);
+        end(kOfRows);
         multiply(rows(), s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
+        end(kOfProducts);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) {
             rotate(layer, i);
             remember(i, keys, values);
         }
+        end(kOfRows);
 #pragma omp for schedule(dynamic, 4)
         for (size_t i = 0; i < b.tiles.size(); i++) attend(b.tiles[i], keys, values);
+        end(kOfAttention);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) round(b.plain.data + (int64_t)i * out_width, out_width, i);
+        end(kOfRows);
         multiply(rows(), s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
                  Store::kAdd);
+        end(kOfProducts);
     }
 
     void mlp(const Layer& layer) {
         norm_rows(layer.post_norm);
+        end(kOfRows);
         const int width = 2 * m.intermediate;
         multiply(rows(), s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
+        end(kOfProducts);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) activate(i);
+        end(kOfRows);
         multiply(rows(), s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
                  Store::kAdd);
+        end(kOfProducts);
     }
 
     void rotate(const Layer& layer, int row) {
@@ -610,6 +635,7 @@ class Pass {
     const Step& s;
     Scratch& b;
     const Heads heads;
+    double ended = 0;
 };
 
 // 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
