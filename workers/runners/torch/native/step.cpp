@@ -33,6 +33,8 @@ constexpr int kPanel = 32;
 constexpr int kRows = 12;
 constexpr int kPanelsAtOnce = 4;
 constexpr int kPrefetch = 4096;
+// How many pages of keys and values are asked for ahead.
+constexpr int kPagesAhead = 2;
 constexpr float kMinusInfinity = -1e30f;
 // The most numbers summed as integers, and how long a vector of so many may be. Rounded to integers it may be longer by
 // half the root of kBlock; the product stays below 2^31.
@@ -290,14 +292,26 @@ struct Heads {
 template <int J>
 struct Running {
     __m512 sums[J];
-    float most, total;
+    __m512 total;  // of each place in a page
+    float most;
+};
+
+// The pages of one key head: where they lie in keys, and in values, as page `i` is at pages[i] * stride + offset.
+struct Pages {
+    const int* pages;
+    int count;
+    int64_t stride, offset;
+
+    int64_t at(int i) const { return pages[i] * stride + offset; }
 };
 
 // R rows of queries of one key head over the pages of one sequence; row r sees `seen[r]` tokens. J: head_dim / 16.
+// Pages lie anywhere, so those that come soon are asked for on the way, and the first ones of `next`.
 template <int R, int J, typename Kv>
 void attend_rows(const float* const* queries, float* const* outputs, const int* seen, const Kv* keys, const Kv* values,
-                 const int* pages, int64_t page_stride, float scale) {
+                 const Pages& pages, const Pages& next, float scale) {
     constexpr int D = J * 16;
+    constexpr int kLines = kPage * D * sizeof(Kv) / 64;
     alignas(64) float q[R][D];
     Running<J> rows[R];
     int longest = 0;
@@ -307,15 +321,20 @@ void attend_rows(const float* const* queries, float* const* outputs, const int* 
             rows[r].sums[j] = _mm512_setzero_ps();
         }
         rows[r].most = kMinusInfinity;
-        rows[r].total = 0.f;
+        rows[r].total = _mm512_setzero_ps();
         longest = std::max(longest, seen[r]);
     }
     for (int first = 0; first < longest; first += kPage) {
-        const int64_t base = pages[first / kPage] * page_stride;
+        const int page = first / kPage, ahead = page + kPagesAhead, beyond = ahead - pages.count;
+        const int64_t base = pages.at(page);
+        const int64_t soon = beyond < 0 ? pages.at(ahead) : beyond < next.count ? next.at(beyond) : base;
         const Kv *key = keys + base, *value = values + base;
+        const char *soon_key = (const char*)(keys + soon), *soon_value = (const char*)(values + soon);
         __m512 even[R], odd[R];
         for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_ps();
         for (int d = 0; d < D; d += 2) {
+            static_assert(kLines == D / 2);
+            _mm_prefetch(soon_key + d * 32, _MM_HINT_T0);
             const __m512 k0 = Kv::load(key + d * kPage), k1 = Kv::load(key + (d + 1) * kPage);
             for (int r = 0; r < R; r++) {
                 even[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d]), k0, even[r]);
@@ -331,25 +350,28 @@ void attend_rows(const float* const* queries, float* const* outputs, const int* 
                 _mm512_mask_mov_ps(_mm512_set1_ps(kMinusInfinity), mask, _mm512_add_ps(even[r], odd[r]));
             const float most = _mm512_reduce_max_ps(scores);
             if (most > row.most) {
-                const float shrink = std::exp(row.most - most);
-                row.total *= shrink;
-                for (int j = 0; j < J; j++) row.sums[j] = _mm512_mul_ps(row.sums[j], _mm512_set1_ps(shrink));
+                const __m512 shrink = exponential(_mm512_set1_ps(row.most - most));
+                row.total = _mm512_mul_ps(row.total, shrink);
+                for (int j = 0; j < J; j++) row.sums[j] = _mm512_mul_ps(row.sums[j], shrink);
                 row.most = most;
             }
             const __m512 p =
                 _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(row.most))));
-            row.total += _mm512_reduce_add_ps(p);
+            row.total = _mm512_add_ps(row.total, p);
             _mm512_store_ps(weights[r], p);
         }
-        for (int t = 0; t < kPage; t++)
+        for (int t = 0; t < kPage; t++) {
+            for (int line = 0; line < J / 2; line++)
+                _mm_prefetch(soon_value + (t * J / 2 + line) * 64, _MM_HINT_T0);
             for (int j = 0; j < J; j++) {
                 const __m512 v = Kv::load(value + t * D + j * 16);
                 for (int r = 0; r < R; r++)
                     rows[r].sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r][t]), v, rows[r].sums[j]);
             }
+        }
     }
     for (int r = 0; r < R; r++) {
-        const __m512 share = _mm512_set1_ps(1.f / rows[r].total);
+        const __m512 share = _mm512_set1_ps(1.f / _mm512_reduce_add_ps(rows[r].total));
         for (int j = 0; j < J; j++) _mm512_storeu_ps(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
     }
 }
@@ -513,7 +535,8 @@ class Pass {
         }
         end(kOfRows);
 #pragma omp for schedule(dynamic, 4)
-        for (size_t i = 0; i < b.tiles.size(); i++) attend(b.tiles[i], keys, values);
+        for (size_t i = 0; i < b.tiles.size(); i++)
+            attend(b.tiles[i], b.tiles[i + 1 < b.tiles.size() ? i + 1 : i], keys, values);
         end(kOfAttention);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) round(b.plain.data + (int64_t)i * out_width, out_width, i);
@@ -578,18 +601,24 @@ class Pass {
         }
     }
 
-    void attend(const Tile& tile, const Kv* keys, const Kv* values) {
+    void attend(const Tile& tile, const Tile& next, const Kv* keys, const Kv* values) {
         switch (heads.head_dim / 16) {
-            case 2: return attend_of<2>(tile, keys, values);
-            case 4: return attend_of<4>(tile, keys, values);
-            case 6: return attend_of<6>(tile, keys, values);
-            case 8: return attend_of<8>(tile, keys, values);
-            case 16: return attend_of<16>(tile, keys, values);
+            case 2: return attend_of<2>(tile, next, keys, values);
+            case 4: return attend_of<4>(tile, next, keys, values);
+            case 6: return attend_of<6>(tile, next, keys, values);
+            case 8: return attend_of<8>(tile, next, keys, values);
+            case 16: return attend_of<16>(tile, next, keys, values);
         }
     }
 
+    Pages pages_of(const Tile& tile) const {
+        const int32_t* pages = s.tables + (int64_t)tile.sequence * s.table_stride;
+        const int last = s.positions[s.starts[tile.sequence] + (tile.first + tile.count - 1) / heads.group()];
+        return {pages, last / kPage + 1, heads.page_elements(), (int64_t)tile.kv_head * kPage * heads.head_dim};
+    }
+
     template <int J>
-    void attend_of(const Tile& tile, const Kv* keys, const Kv* values) {
+    void attend_of(const Tile& tile, const Tile& next, const Kv* keys, const Kv* values) {
         const float* queries[6];
         float* outputs[6];
         int seen[6];
@@ -601,13 +630,11 @@ class Pass {
             outputs[r] = b.plain.data + ((int64_t)row * heads.num_heads + head) * dim;
             seen[r] = s.positions[row] + 1;
         }
-        const int64_t offset = (int64_t)tile.kv_head * kPage * dim;
-        const int32_t* pages = s.tables + (int64_t)tile.sequence * s.table_stride;
+        const Pages pages = pages_of(tile), pages_next = pages_of(next);
         const float scale = 1.f / std::sqrt((float)dim);
         const auto call = [&](auto rows) {
             constexpr int R = std::min(decltype(rows)::value, kTileRows<J>);
-            attend_rows<R, J, Kv>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
-                                  scale);
+            attend_rows<R, J, Kv>(queries, outputs, seen, keys, values, pages, pages_next, scale);
         };
         switch (tile.count) {
             case 1: return call(std::integral_constant<int, 1>());
