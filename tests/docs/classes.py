@@ -14,7 +14,7 @@ class Class(Enum):
 RUN = frozenset({"curl", "inferctl", "export", "mkdir", "printf"})
 # They serve until they are stopped, take minutes, or change the installation: `test_commands` looks up their options.
 CHECKED = frozenset({"make", "inferflux", "pytest"})
-CHECKED_MODULES = frozenset({"ops.bench", "ops.bench.long_prompt"})
+CHECKED_MODULES = frozenset({"ops.bench", "ops.bench.long_prompt", "ops.bench.step"})
 
 _NATS = "the nats command line is not installed by the set-up"
 _PROFILER = "wants a process to look at, and a program that the set-up does not install"

@@ -9,13 +9,17 @@ import click
 import pytest
 
 from ops.bench import command as bench
-from ops.bench import long_prompt
+from ops.bench import long_prompt, step
 from ops.cli import inferctl, inferflux
 from ops.cli.program import main
 from tests.docs.pages import NAMES, PAGES, ROOT, code_spans, shell_commands
 
 GROUPS: dict[str, click.Group] = {"inferflux": inferflux.group, "inferctl": inferctl.group}
-BENCHMARKS: dict[str, click.Command] = {"ops.bench": bench.command, "ops.bench.long_prompt": long_prompt.command}
+BENCHMARKS: dict[str, click.Command] = {
+    "ops.bench": bench.command,
+    "ops.bench.long_prompt": long_prompt.command,
+    "ops.bench.step": step.command,
+}
 OPERATORS = {"|", ">", "&&", ";", "<", ">>"}
 
 

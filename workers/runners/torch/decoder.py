@@ -29,6 +29,10 @@ class Decoder(Protocol):
     kv_type: KvType
     kv_shape: KvShape
 
+    def stage_seconds(self) -> dict[str, float]:
+        """What all steps so far have spent, by what they did; empty where that is not known."""
+        ...
+
     def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
         """Write the rows' keys and values to their pages; float32 logits of the rows asked for, on any device. None
         when it was aborted, which is polled between layers."""

@@ -74,6 +74,9 @@ class EagerDecoder:
         self._graphs: DecodeGraphs | None = None
         self.kv_shape = KvShape(reader.config.num_layers, self._model.heads.page_elements, self.kv_type.dtype)
 
+    def stage_seconds(self) -> dict[str, float]:
+        return {}
+
     def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
         if self._record is not None:
             self._graphs = self._graphs or self._make_graphs(memory, self._record)

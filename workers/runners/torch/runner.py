@@ -69,6 +69,10 @@ class TorchRunner:
     def books(self) -> RunnerBooks:
         return self._open_session().tables.books()
 
+    def stage_seconds(self) -> dict[str, float]:
+        """What all steps so far have spent, by what they did; empty where our own kernel does not run."""
+        return self._open_session().stage_seconds()
+
     def _open_session(self) -> Session:
         if self._session is None:
             raise RunnerError("the runner is not open")

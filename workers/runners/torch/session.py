@@ -21,6 +21,9 @@ class Session:
         self._memory = memory
         self._limits = limits
 
+    def stage_seconds(self) -> dict[str, float]:
+        return self._decoder.stage_seconds()
+
     def can_fit(self, batch: Batch) -> bool:
         return self._fits(check_batch(batch, self.tables, self._limits))
 

@@ -132,6 +132,20 @@ def test_a_row_is_the_same_in_any_company(driver: Driver) -> None:
             driver.runner.release(handle)
 
 
+def test_prompts_longer_than_go_through_a_layer_together_are_the_same(driver: Driver) -> None:
+    """Several in one batch, cut anywhere; then what they left in KV."""
+    prompts = [tokens(seed, count) for seed, count in ((11, 150), (12, 90), (13, 200))]
+    alone = [driver.create() for _ in prompts]
+    expected = [driver.feed(handle, prompt, chunk=50)[-1] for handle, prompt in zip(alone, prompts, strict=True)]
+    together = [driver.create() for _ in prompts]
+    rows = driver.forward(*(Run(handle, prompt) for handle, prompt in zip(together, prompts, strict=True)))
+    np.testing.assert_array_equal(rows, np.stack(expected))
+    following = [driver.forward(*(Run(handle, [7]) for handle in handles)) for handles in (alone, together)]
+    np.testing.assert_array_equal(*following)
+    for handle in (*alone, *together):
+        driver.runner.release(handle)
+
+
 def test_where_pages_lie_does_not_matter(driver: Driver) -> None:
     prompt = tokens(3, 120)
     expected = driver.feed(driver.create(), prompt)

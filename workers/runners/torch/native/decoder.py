@@ -2,18 +2,20 @@
 
 import ctypes
 import weakref
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from workers.checkpoints import ModelConfig
-from workers.runners.base import IntArray
 from workers.runners.torch.abort_flag import AbortFlag
 from workers.runners.torch.attention import heads_of
 from workers.runners.torch.decoder import DecoderSizes
 from workers.runners.torch.kv_memory import KvMemory, KvShape
 from workers.runners.torch.native.build import CannotBuild, kernel_library
 from workers.runners.torch.native.library import (
+    STAGES,
     KernelLibrary,
     LayerPointers,
     MatrixPointers,
@@ -60,15 +62,20 @@ class NativeDecoder:
         self._library = KernelLibrary(kernel_library())
         self._sizes = sizes
         self._kept: list[torch.Tensor] = []
+        self._logits = torch.empty((0, sizes.vocab_size), dtype=torch.float32)
+        self._stage_ns = np.zeros(len(STAGES), np.int64)
         self._model = self._pointers(reader, sizes, threads)
         self._memory: KvMemory | None = None
         self._scratch = self._library.new_scratch()
         self._finalizer = weakref.finalize(self, self._library.free_scratch, self._scratch)
         self.kv_shape = KvShape(config.num_layers, heads_of(config).page_elements, self.kv_type.dtype)
 
+    def stage_seconds(self) -> dict[str, float]:
+        return dict(zip(STAGES, (self._stage_ns * 1e-9).tolist(), strict=True))
+
     def run(self, step: Step, memory: KvMemory, abort_flag: AbortFlag) -> torch.Tensor | None:
         self._bind(memory)
-        logits = torch.empty((len(step.logit_rows), self._sizes.vocab_size), dtype=torch.float32)
+        logits = self._logits_of(len(step.logit_rows))
         arrays = [
             np.ascontiguousarray(array)
             for array in (
@@ -89,6 +96,7 @@ class NativeDecoder:
             *map(_address, arrays),
             abort_flag.address,
             logits.data_ptr(),
+            _address(self._stage_ns),
         )
         code = self._library.run_step(ctypes.byref(self._model), ctypes.byref(pointers), self._scratch)
         if code == _ABORTED:
@@ -96,6 +104,12 @@ class NativeDecoder:
         if code != _DONE:
             raise torch.OutOfMemoryError(f"no memory for a step of {len(step.tokens)} rows")
         return logits
+
+    def _logits_of(self, count: int) -> torch.Tensor:
+        """The same memory in every step: new memory would have to be cleared by the system each time."""
+        if len(self._logits) < count:
+            self._logits = torch.empty((count, self._sizes.vocab_size), dtype=torch.float32)
+        return self._logits[:count]
 
     def _bind(self, memory: KvMemory) -> None:
         if memory is self._memory:
@@ -157,5 +171,5 @@ class NativeDecoder:
         return int(tensor.data_ptr())
 
 
-def _address(array: IntArray) -> int:
+def _address(array: npt.NDArray[Any]) -> int:
     return int(array.ctypes.data)

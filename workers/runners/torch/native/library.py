@@ -42,7 +42,11 @@ class StepPointers(Structure):
         *((name, c_void_p) for name in ("tokens", "positions", "logit_rows", "starts", "counts", "lengths", "tables")),
         ("is_aborted", c_void_p),
         ("logits", c_void_p),
+        ("stage_ns", c_void_p),
     )
+
+
+STAGES = ("rows", "products", "attention", "head")
 
 
 class KernelLibrary:

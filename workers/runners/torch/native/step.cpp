@@ -31,8 +31,16 @@ constexpr int kPage = 16;
 constexpr int kPanel = 32;
 // Rows that share a pass over a panel: 24 sums stay in registers.
 constexpr int kRows = 12;
-constexpr int kPanelsAtOnce = 4;
+// A few panels stay in the cache while all rows pass, and a few rows while those panels do. Threads take panels by as
+// many, so they are few.
+constexpr int kPanelsAtOnce = 3;
+// In a pass of so few rows memory is waited for: they ask for what is so many bytes ahead. Of more than so many passes it
+// never is.
+constexpr int kFewRows = 8;
 constexpr int kPrefetch = 4096;
+constexpr int kFewPasses = 6;
+// How many pages of keys and values are asked for ahead.
+constexpr int kPagesAhead = 2;
 constexpr float kMinusInfinity = -1e30f;
 // The most numbers summed as integers, and how long a vector of so many may be. Rounded to integers it may be longer by
 // half the root of kBlock; the product stays below 2^31.
@@ -138,6 +146,17 @@ struct Weight {
     const float* bias;  // may be null
     int num_out;
     int num_in;
+    const int16_t* then;  // the panels after these, to be fetched ahead
+
+    int64_t panel_bytes() const { return (int64_t)kPanel * num_in * sizeof(int16_t); }
+
+    int num_panels() const { return (num_out + kPanel - 1) / kPanel; }
+
+    // What lies so far from the first panel.
+    const char* at(int64_t bytes) const {
+        const int64_t beyond = bytes - num_panels() * panel_bytes();
+        return beyond < 0 ? (const char*)matrix.panels + bytes : (const char*)then + beyond;
+    }
 };
 
 // num_in in as few equal blocks as can be; the last may be shorter.
@@ -193,17 +212,22 @@ inline __m512i pair(const int16_t* p) {
 inline void add_products(__m512i& sum, __m512i x, __m512i w) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w)); }
 
 // Into result [R][2]. A function of its own, so that nothing but its sums asks for registers.
-template <int R>
-__attribute__((noinline)) void block_rows(const int16_t* x, int64_t x_stride, const int16_t* panel, int size,
-                                          __m512i* result) {
+//
+// Few rows ask for the panel's next lines. More have the time to fetch another panel: half of it, from `ahead` on, if that
+// is to be.
+template <int R, bool kIsAhead>
+__attribute__((noinline)) void block_rows(const int16_t* x, int64_t x_stride, const int16_t* panel, const char* ahead,
+                                          int size, __m512i* result) {
     __m512i sums[R][2];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
     for (int k = 0; k < size; k += 2) {
         const int16_t* w = panel + (int64_t)k * kPanel;
-        if (R <= 8) {
-            _mm_prefetch((const char*)(w + kPrefetch / 2), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + kPrefetch / 2 + 32), _MM_HINT_T0);
+        if (R <= kFewRows) {
+            _mm_prefetch((const char*)w + kPrefetch, _MM_HINT_T0);
+            _mm_prefetch((const char*)w + kPrefetch + 64, _MM_HINT_T0);
+        } else if (kIsAhead) {
+            _mm_prefetch(ahead + (int64_t)k * 32, _MM_HINT_T1);
         }
         const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 32);
 #pragma GCC unroll 16
@@ -218,23 +242,31 @@ __attribute__((noinline)) void block_rows(const int16_t* x, int64_t x_stride, co
         for (int half = 0; half < 2; half++) result[2 * r + half] = sums[r][half];
 }
 
-template <int R>
-inline void panel_rows(const int16_t* x, const int16_t* panel, int num_in, __m512 (&sums)[R][2]) {
+template <int R, bool kIsAhead>
+inline void panel_rows(const int16_t* x, const int16_t* panel, const char* ahead, int num_in, __m512 (&sums)[R][2]) {
     const int block = block_size(num_in);
     for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
     for (int k = 0; k < num_in; k += block) {
         __m512i of_block[R * 2];
-        block_rows<R>(x + k, num_in, panel + (int64_t)k * kPanel, std::min(block, num_in - k), of_block);
+        block_rows<R, kIsAhead>(x + k, num_in, panel + (int64_t)k * kPanel, ahead + (int64_t)k * 32,
+                                std::min(block, num_in - k), of_block);
         for (int r = 0; r < R; r++)
             for (int half = 0; half < 2; half++)
                 sums[r][half] = _mm512_add_ps(sums[r][half], _mm512_cvtepi32_ps(of_block[2 * r + half]));
     }
 }
 
+// Rows x from `row` on, times a panel. `ahead` may be null.
 template <int R>
-inline void multiply_rows(const Rows& x, int row, const Weight& w, int panel, float* out, int64_t stride, Store store) {
+void multiply_rows(const Rows& x, int row, const Weight& w, int panel, const char* ahead, float* out, int64_t stride,
+                   Store store) {
     __m512 sums[R][2];
-    panel_rows<R>(x.values + (int64_t)row * w.num_in, w.matrix.panels + (int64_t)panel * kPanel * w.num_in, w.num_in, sums);
+    const int16_t* values = x.values + (int64_t)row * w.num_in;
+    const int16_t* of_panel = w.matrix.panels + (int64_t)panel * kPanel * w.num_in;
+    if (ahead)
+        panel_rows<R, true>(values, of_panel, ahead, w.num_in, sums);
+    else
+        panel_rows<R, false>(values, of_panel, (const char*)of_panel, w.num_in, sums);
     for (int half = 0; half < 2; half++) {
         const int n = panel * kPanel + half * 16, count = std::min(16, w.num_out - n);
         if (count <= 0) return;
@@ -251,29 +283,38 @@ inline void multiply_rows(const Rows& x, int row, const Weight& w, int panel, fl
     }
 }
 
-void multiply_panels(const Rows& x, int rows, const Weight& w, int first, int last, float* out, int64_t stride,
-                     Store store) {
-    const auto block = [&](auto size, int r) {
-        for (int panel = first; panel < last; panel++)
-            multiply_rows<decltype(size)::value>(x, r, w, panel, out, stride, store);
-    };
-    int r = 0;
-    for (; r + kRows <= rows; r += kRows) block(std::integral_constant<int, kRows>(), r);
-    for (; r + 8 <= rows; r += 8) block(std::integral_constant<int, 8>(), r);
-    for (; r + 4 <= rows; r += 4) block(std::integral_constant<int, 4>(), r);
-    for (; r + 2 <= rows; r += 2) block(std::integral_constant<int, 2>(), r);
-    for (; r < rows; r++) block(std::integral_constant<int, 1>(), r);
-}
+using MultiplyRows = void (*)(const Rows&, int, const Weight&, int, const char*, float*, int64_t, Store);
+
+// For 1 to kRows rows.
+constexpr MultiplyRows kMultiplyRows[kRows] = {
+    multiply_rows<1>, multiply_rows<2>, multiply_rows<3>, multiply_rows<4>,  multiply_rows<5>,  multiply_rows<6>,
+    multiply_rows<7>, multiply_rows<8>, multiply_rows<9>, multiply_rows<10>, multiply_rows<11>, multiply_rows<12>,
+};
 
 // out [rows, num_out] (+)= x [rows, num_in] times the weight. To be called by all threads of a region; ends in a barrier.
+// A thread that is not interrupted takes more of the panels than one that is.
 void multiply(const Rows& x, int rows, const Weight& w, float* out, int64_t stride, Store store) {
-    const int num_panels = (w.num_out + kPanel - 1) / kPanel;
-    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    const int first = num_panels * thread / threads, last = num_panels * (thread + 1) / threads;
-    // A few panels stay in the cache while all rows pass, and a few rows while those panels do.
-    for (int panel = first; panel < last; panel += kPanelsAtOnce)
-        multiply_panels(x, rows, w, panel, std::min(panel + kPanelsAtOnce, last), out, stride, store);
-#pragma omp barrier
+    const int num_panels = w.num_panels(), threads = omp_get_num_threads();
+    // As few passes as can be, of as equal numbers of rows; two at least where one would fetch but half a panel.
+    const int num_passes = std::max((rows + kRows - 1) / kRows, rows > kFewRows ? 2 : 1);
+    // One pass waits for memory, which is read fastest on and on.
+    const int at_once = num_passes == 1 ? std::max(kPanelsAtOnce, num_panels / (4 * threads)) : kPanelsAtOnce;
+    const int num_chunks = (num_panels + at_once - 1) / at_once;
+#pragma omp for schedule(dynamic, 1)
+    for (int chunk = 0; chunk < num_chunks; chunk++) {
+        const int first = chunk * at_once, last = std::min(first + at_once, num_panels);
+        // The next chunk of this thread, if they take turns.
+        int64_t ahead = (int64_t)(first + threads * at_once) * w.panel_bytes();
+        const int64_t enough = num_passes > kFewPasses ? ahead : ahead + (last - first) * w.panel_bytes();
+        for (int pass = 0; pass < num_passes; pass++) {
+            const int row = rows * pass / num_passes, count = rows * (pass + 1) / num_passes - row;
+            for (int panel = first; panel < last; panel++) {
+                const bool is_ahead = ahead < enough;
+                kMultiplyRows[count - 1](x, row, w, panel, is_ahead ? w.at(ahead) : nullptr, out, stride, store);
+                if (is_ahead) ahead += w.panel_bytes() / 2;
+            }
+        }
+    }
 }
 
 // ---- attention
@@ -290,14 +331,26 @@ struct Heads {
 template <int J>
 struct Running {
     __m512 sums[J];
-    float most, total;
+    __m512 total;  // of each place in a page
+    float most;
+};
+
+// The pages of one key head: where they lie in keys, and in values, as page `i` is at pages[i] * stride + offset.
+struct Pages {
+    const int* pages;
+    int count;
+    int64_t stride, offset;
+
+    int64_t at(int i) const { return pages[i] * stride + offset; }
 };
 
 // R rows of queries of one key head over the pages of one sequence; row r sees `seen[r]` tokens. J: head_dim / 16.
+// Pages lie anywhere, so those that come soon are asked for on the way, and the first ones of `next`.
 template <int R, int J, typename Kv>
 void attend_rows(const float* const* queries, float* const* outputs, const int* seen, const Kv* keys, const Kv* values,
-                 const int* pages, int64_t page_stride, float scale) {
+                 const Pages& pages, const Pages& next, float scale) {
     constexpr int D = J * 16;
+    constexpr int kLines = kPage * D * sizeof(Kv) / 64;
     alignas(64) float q[R][D];
     Running<J> rows[R];
     int longest = 0;
@@ -307,15 +360,20 @@ void attend_rows(const float* const* queries, float* const* outputs, const int* 
             rows[r].sums[j] = _mm512_setzero_ps();
         }
         rows[r].most = kMinusInfinity;
-        rows[r].total = 0.f;
+        rows[r].total = _mm512_setzero_ps();
         longest = std::max(longest, seen[r]);
     }
     for (int first = 0; first < longest; first += kPage) {
-        const int64_t base = pages[first / kPage] * page_stride;
+        const int page = first / kPage, ahead = page + kPagesAhead, beyond = ahead - pages.count;
+        const int64_t base = pages.at(page);
+        const int64_t soon = beyond < 0 ? pages.at(ahead) : beyond < next.count ? next.at(beyond) : base;
         const Kv *key = keys + base, *value = values + base;
+        const char *soon_key = (const char*)(keys + soon), *soon_value = (const char*)(values + soon);
         __m512 even[R], odd[R];
         for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_ps();
         for (int d = 0; d < D; d += 2) {
+            static_assert(kLines == D / 2);
+            _mm_prefetch(soon_key + d * 32, _MM_HINT_T0);
             const __m512 k0 = Kv::load(key + d * kPage), k1 = Kv::load(key + (d + 1) * kPage);
             for (int r = 0; r < R; r++) {
                 even[r] = _mm512_fmadd_ps(_mm512_set1_ps(q[r][d]), k0, even[r]);
@@ -331,25 +389,28 @@ void attend_rows(const float* const* queries, float* const* outputs, const int* 
                 _mm512_mask_mov_ps(_mm512_set1_ps(kMinusInfinity), mask, _mm512_add_ps(even[r], odd[r]));
             const float most = _mm512_reduce_max_ps(scores);
             if (most > row.most) {
-                const float shrink = std::exp(row.most - most);
-                row.total *= shrink;
-                for (int j = 0; j < J; j++) row.sums[j] = _mm512_mul_ps(row.sums[j], _mm512_set1_ps(shrink));
+                const __m512 shrink = exponential(_mm512_set1_ps(row.most - most));
+                row.total = _mm512_mul_ps(row.total, shrink);
+                for (int j = 0; j < J; j++) row.sums[j] = _mm512_mul_ps(row.sums[j], shrink);
                 row.most = most;
             }
             const __m512 p =
                 _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(row.most))));
-            row.total += _mm512_reduce_add_ps(p);
+            row.total = _mm512_add_ps(row.total, p);
             _mm512_store_ps(weights[r], p);
         }
-        for (int t = 0; t < kPage; t++)
+        for (int t = 0; t < kPage; t++) {
+            for (int line = 0; line < J / 2; line++)
+                _mm_prefetch(soon_value + (t * J / 2 + line) * 64, _MM_HINT_T0);
             for (int j = 0; j < J; j++) {
                 const __m512 v = Kv::load(value + t * D + j * 16);
                 for (int r = 0; r < R; r++)
                     rows[r].sums[j] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r][t]), v, rows[r].sums[j]);
             }
+        }
     }
     for (int r = 0; r < R; r++) {
-        const __m512 share = _mm512_set1_ps(1.f / rows[r].total);
+        const __m512 share = _mm512_set1_ps(1.f / _mm512_reduce_add_ps(rows[r].total));
         for (int j = 0; j < J; j++) _mm512_storeu_ps(outputs[r] + j * 16, _mm512_mul_ps(rows[r].sums[j], share));
     }
 }
@@ -399,10 +460,14 @@ struct Step {
     const int32_t *tokens, *positions, *logit_rows, *starts, *counts, *lengths, *tables;
     const volatile int32_t* is_aborted;
     float* logits;
+    int64_t* stage_ns;  // of each stage, to be added to
 };
 }
 
 namespace {
+
+// What a step's time goes to. Rows: all that is done to a row by itself.
+enum Stage { kOfRows, kOfProducts, kOfAttention, kOfHead };
 
 struct Scratch {
     // `plain`: what is to be rounded into `in` and `units`.
@@ -443,6 +508,7 @@ class Pass {
 
     // All threads, together.
     void run() {
+        if (omp_get_thread_num() == 0) ended = omp_get_wtime();
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) embed(i);
         for (int l = 0; l < m.num_layers; l++) {
@@ -450,17 +516,28 @@ class Pass {
             stop = *s.is_aborted != 0;
             if (stop) return;
             attention(m.layers[l], (Kv*)m.keys + l * m.layer_stride, (Kv*)m.values + l * m.layer_stride);
-            mlp(m.layers[l]);
+            mlp(m.layers[l], l + 1 < m.num_layers ? m.layers[l + 1].qkv.panels : m.head.panels);
         }
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_logits; i++)
             norm(s.logit_rows[i], m.norm, i);
-        multiply(rows(), s.num_logits, {m.head, nullptr, m.vocab, m.hidden}, s.logits, m.vocab, Store::kSet);
+        end(kOfRows);
+        multiply(rows(), s.num_logits, {m.head, nullptr, m.vocab, m.hidden, m.layers[0].qkv.panels}, s.logits, m.vocab,
+                 Store::kSet);
+        end(kOfHead);
     }
 
     bool stop = false;
 
    private:
+    // After a barrier: what has passed since the last one was this stage's.
+    void end(Stage stage) {
+        if (omp_get_thread_num() != 0) return;
+        const double now = omp_get_wtime();
+        s.stage_ns[stage] += (int64_t)((now - ended) * 1e9);
+        ended = now;
+    }
+
     Rows rows() const { return {b.in.data, b.units.data}; }
 
     void round(const float* x, int size, int row) {
@@ -488,28 +565,41 @@ class Pass {
     void attention(const Layer& layer, Kv* keys, Kv* values) {
         const int width = heads.width(), out_width = heads.num_heads * heads.head_dim;
         norm_rows(layer.input_norm);
-        multiply(rows(), s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden}, b.qkv.data, width, Store::kSet);
+        end(kOfRows);
+        multiply(rows(), s.num_rows, {layer.qkv, layer.qkv_bias, width, m.hidden, layer.out.panels}, b.qkv.data, width,
+                 Store::kSet);
+        end(kOfProducts);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) {
             rotate(layer, i);
             remember(i, keys, values);
         }
+        end(kOfRows);
 #pragma omp for schedule(dynamic, 4)
-        for (size_t i = 0; i < b.tiles.size(); i++) attend(b.tiles[i], keys, values);
+        for (size_t i = 0; i < b.tiles.size(); i++)
+            attend(b.tiles[i], b.tiles[i + 1 < b.tiles.size() ? i + 1 : i], keys, values);
+        end(kOfAttention);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) round(b.plain.data + (int64_t)i * out_width, out_width, i);
-        multiply(rows(), s.num_rows, {layer.out, nullptr, m.hidden, out_width}, b.x.data, m.hidden,
+        end(kOfRows);
+        multiply(rows(), s.num_rows, {layer.out, nullptr, m.hidden, out_width, layer.gate_up.panels}, b.x.data, m.hidden,
                  Store::kAdd);
+        end(kOfProducts);
     }
 
-    void mlp(const Layer& layer) {
+    void mlp(const Layer& layer, const int16_t* then) {
         norm_rows(layer.post_norm);
+        end(kOfRows);
         const int width = 2 * m.intermediate;
-        multiply(rows(), s.num_rows, {layer.gate_up, nullptr, width, m.hidden}, b.gate_up.data, width, Store::kSet);
+        multiply(rows(), s.num_rows, {layer.gate_up, nullptr, width, m.hidden, layer.down.panels}, b.gate_up.data, width,
+                 Store::kSet);
+        end(kOfProducts);
 #pragma omp for schedule(static)
         for (int i = 0; i < s.num_rows; i++) activate(i);
-        multiply(rows(), s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate}, b.x.data, m.hidden,
+        end(kOfRows);
+        multiply(rows(), s.num_rows, {layer.down, nullptr, m.hidden, m.intermediate, then}, b.x.data, m.hidden,
                  Store::kAdd);
+        end(kOfProducts);
     }
 
     void rotate(const Layer& layer, int row) {
@@ -553,18 +643,24 @@ class Pass {
         }
     }
 
-    void attend(const Tile& tile, const Kv* keys, const Kv* values) {
+    void attend(const Tile& tile, const Tile& next, const Kv* keys, const Kv* values) {
         switch (heads.head_dim / 16) {
-            case 2: return attend_of<2>(tile, keys, values);
-            case 4: return attend_of<4>(tile, keys, values);
-            case 6: return attend_of<6>(tile, keys, values);
-            case 8: return attend_of<8>(tile, keys, values);
-            case 16: return attend_of<16>(tile, keys, values);
+            case 2: return attend_of<2>(tile, next, keys, values);
+            case 4: return attend_of<4>(tile, next, keys, values);
+            case 6: return attend_of<6>(tile, next, keys, values);
+            case 8: return attend_of<8>(tile, next, keys, values);
+            case 16: return attend_of<16>(tile, next, keys, values);
         }
     }
 
+    Pages pages_of(const Tile& tile) const {
+        const int32_t* pages = s.tables + (int64_t)tile.sequence * s.table_stride;
+        const int last = s.positions[s.starts[tile.sequence] + (tile.first + tile.count - 1) / heads.group()];
+        return {pages, last / kPage + 1, heads.page_elements(), (int64_t)tile.kv_head * kPage * heads.head_dim};
+    }
+
     template <int J>
-    void attend_of(const Tile& tile, const Kv* keys, const Kv* values) {
+    void attend_of(const Tile& tile, const Tile& next, const Kv* keys, const Kv* values) {
         const float* queries[6];
         float* outputs[6];
         int seen[6];
@@ -576,13 +672,11 @@ class Pass {
             outputs[r] = b.plain.data + ((int64_t)row * heads.num_heads + head) * dim;
             seen[r] = s.positions[row] + 1;
         }
-        const int64_t offset = (int64_t)tile.kv_head * kPage * dim;
-        const int32_t* pages = s.tables + (int64_t)tile.sequence * s.table_stride;
+        const Pages pages = pages_of(tile), pages_next = pages_of(next);
         const float scale = 1.f / std::sqrt((float)dim);
         const auto call = [&](auto rows) {
             constexpr int R = std::min(decltype(rows)::value, kTileRows<J>);
-            attend_rows<R, J, Kv>(queries, outputs, seen, keys + offset, values + offset, pages, heads.page_elements(),
-                                  scale);
+            attend_rows<R, J, Kv>(queries, outputs, seen, keys, values, pages, pages_next, scale);
         };
         switch (tile.count) {
             case 1: return call(std::integral_constant<int, 1>());
@@ -610,6 +704,7 @@ class Pass {
     const Step& s;
     Scratch& b;
     const Heads heads;
+    double ended = 0;
 };
 
 // 0: done. 1: aborted, some keys and values have been written. 2: no memory for so many rows.
