@@ -86,7 +86,7 @@ class Answer:
         if usage := chunk.get("usage"):
             self._usage = usage
         for choice in chunk.get("choices") or ():
-            if choice.get("text"):
+            if choice.get("text") or (choice.get("delta") or {}).get("content"):
                 if not self._content_at or self._content_at[-1] != now:
                     self._content_at.append(now)
                 if self._on_content is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,20 +12,23 @@ import orjson
 
 from ops.bench.arm import Arm
 from ops.bench.arms import NAMES, default_names, make_arm
+from ops.bench.cells import ALL, DEFAULT, STACK, Cell
 from ops.bench.document import Report, describe_model, document, now
 from ops.bench.errors import ArmUnavailable
 from ops.bench.host import this_host
 from ops.bench.markdown import markdown
-from ops.bench.option_types import arm_names, counts
-from ops.bench.plan import BenchPlan, PeerPaths, loads
-from ops.bench.turns import Results, run_turns
+from ops.bench.option_types import arm_names, cells, counts
+from ops.bench.page import DEFAULT_PAGE, write_page
+from ops.bench.plan import BenchPlan, PeerPaths
+from ops.bench.stack.cells import run_stack_cells
+from ops.bench.stack.sizes import QUICK, StackSizes
+from ops.bench.turns import run_turns
 from ops.cli import loop, program
 from ops.errors import CannotStart, CommandError
 from ops.serving.plan import DEFAULT_SOURCE
 from ops.serving.sources import SourceKind, resolve
 from workers.runners.machine import num_processors
 
-MIN_CONTEXT = 256
 COMMAND = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -34,7 +37,18 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--arms", callback=arm_names, help=f"Servers to measure, of {', '.join(NAMES)}. [default: those that can run]"
 )
+@click.option(
+    "--cells",
+    "chosen",
+    callback=cells,
+    default=",".join(DEFAULT),
+    show_default=True,
+    help=f"What to measure, of {', '.join((*Cell, ALL))}.",
+)
 @click.option("--concurrency", callback=counts, default="1,8,32", show_default=True, help="Clients of each load.")
+@click.option(
+    "--long-concurrency", callback=counts, default="4,8", show_default=True, help="Those of each load of long texts."
+)
 @click.option(
     "--shared",
     type=click.IntRange(0),
@@ -48,23 +62,24 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     type=click.IntRange(1),
     default=12,
     show_default=True,
-    help="Answers of each load at least; every client gives two or more.",
+    help="Answers of each load at least; every client gives two or more. Half as many where texts are long.",
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of each answer.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of every server. [default: one per processor]")
-@click.option(
-    "--context",
-    type=click.IntRange(1),
-    help=f"Tokens of each sequence. [default: what is needed, from {MIN_CONTEXT} on]",
-)
+@click.option("--context", type=click.IntRange(1), help="Tokens of each sequence. [default: what is needed]")
 @click.option("--model", metavar="SOURCE", help=f"GGUF file or pkg:<package>. [default: {DEFAULT_SOURCE}]")
 @click.option("--llama-server", type=COMMAND, help="Binary. [default: the installed one]")
 @click.option("--vllm", type=COMMAND, help="Python of the environment that vLLM is installed in.")
 @click.option("--vllm-model", type=FOLDER, help="Folder with the model's weights as safetensors, for vLLM.")
+@click.option("--litellm", type=COMMAND, help="LiteLLM's command, to compare the edge with its proxy.")
+@click.option("--quick", is_flag=True, help="A few of everything in the cells of the stack: no figures to rely on.")
 @click.option("--out", type=FOLDER, help="Folder for the JSON and the tables.")
+@click.option("--write-docs", is_flag=True, help=f"Write {DEFAULT_PAGE} from this run.")
 def command(
     arms: tuple[str, ...] | None,
+    chosen: tuple[Cell, ...],
     concurrency: tuple[int, ...],
+    long_concurrency: tuple[int, ...],
     shared: int,
     rounds: int,
     requests: int,
@@ -75,7 +90,10 @@ def command(
     llama_server: Path | None,
     vllm: Path | None,
     vllm_model: Path | None,
+    litellm: Path | None,
+    quick: bool,
     out: Path | None,
+    write_docs: bool,
 ) -> int:
     """Measure this stack, on each backend, and other servers on the same model, in turn.
 
@@ -83,14 +101,13 @@ def command(
       make bench                                              # all that can run here
       python -m ops.bench --arms ours,llama-server --concurrency 1,8 --shared 0 --rounds 5
       python -m ops.bench --arms ours-torch,vllm --vllm elsewhere/bin/python --vllm-model ./folder
+      python -m ops.bench --cells long-prompts,long-answers --long-concurrency 4
+      python -m ops.bench --cells overhead,throughput,idle,backlog   # the stack itself, on the echo runner
       python -m ops.bench --arms echo                         # everything but the model
 
     Tables go to stdout, progress to stderr. Exit code 1 when an arm failed, 3 when an arm that was asked for cannot
     run.
     """
-    needed = max(load.min_context for load in loads(concurrency, shared, requests, max_tokens))
-    if context is not None and context < needed:
-        raise click.UsageError(f"--context must be at least {needed} for these prompts and --max-tokens {max_tokens}")
     plan = BenchPlan(
         model=_find_model(model),
         arms=arms or default_names(),
@@ -100,10 +117,27 @@ def command(
         requests=requests,
         max_tokens=max_tokens,
         threads=threads or num_processors(),
-        context=context or max(needed, MIN_CONTEXT),
+        context=0,
         peers=PeerPaths(llama_server, vllm, vllm_model),
+        cells=chosen,
+        long_concurrency=long_concurrency,
     )
-    return _bench(plan, out, is_asked_for=arms is not None)
+    if context is not None and context < plan.min_context:
+        raise click.UsageError(
+            f"--context must be at least {plan.min_context} for these prompts and --max-tokens {max_tokens}"
+        )
+    run = Run(plan, plan.settings(context), litellm, QUICK if quick else StackSizes(), is_asked_for=arms is not None)
+    return _bench(run, out, write_docs=write_docs)
+
+
+class Run(NamedTuple):
+    """What was asked for."""
+
+    plan: BenchPlan
+    parts: tuple[BenchPlan, ...]
+    litellm: Path | None
+    sizes: StackSizes
+    is_asked_for: bool
 
 
 def run() -> int:
@@ -119,13 +153,6 @@ def run() -> int:
     return code
 
 
-class Arms(NamedTuple):
-    """What will run, and why the rest will not."""
-
-    usable: list[Arm]
-    skipped: dict[str, str]
-
-
 def _find_model(source: str | None) -> Path | None:
     """The GGUF file; None when no model was named and the default one is not installed. Raises CannotStart."""
     try:
@@ -139,8 +166,9 @@ def _find_model(source: str | None) -> Path | None:
     return Path(found.location)
 
 
-def _check_arms(plan: BenchPlan, *, is_asked_for: bool) -> Arms:
-    usable, skipped = [], {}
+def _check_arms(plan: BenchPlan, skipped: dict[str, str], *, is_asked_for: bool) -> list[Arm]:
+    """Those that will run; why the rest will not goes into `skipped`. Raises CannotStart for one that was asked for."""
+    usable = []
     for name in plan.arms:
         arm = make_arm(name, plan)
         try:
@@ -148,34 +176,44 @@ def _check_arms(plan: BenchPlan, *, is_asked_for: bool) -> Arms:
         except ArmUnavailable as error:
             if is_asked_for:
                 raise CannotStart(f"arm {name}: {error}") from None
+            if name not in skipped:
+                _say(f"without {name}: {error}")
             skipped[name] = str(error)
-            _say(f"without {name}: {error}")
         else:
             usable.append(arm)
-    return Arms(usable, skipped)
+    return usable
 
 
-def _bench(plan: BenchPlan, out: Path | None, *, is_asked_for: bool) -> int:
-    taken_at, host = now(), this_host()
-    arms = _check_arms(plan, is_asked_for=is_asked_for)
-    told = {arm.name: arm.describe() for arm in arms.usable}
-    results = Results()
-    is_complete = _run(arms.usable, plan, results)
-    report = Report(taken_at, host, plan, describe_model(plan.model), told, arms.skipped, results, is_complete)
+def _bench(run: Run, out: Path | None, *, write_docs: bool) -> int:
+    report = Report(now(), this_host(), run.plan, run.parts, describe_model(run.plan.model))
+    arms = [_check_arms(part, report.skipped, is_asked_for=run.is_asked_for) for part in run.parts]
+    for usable in arms:
+        for arm in usable:
+            report.arms.setdefault(arm.name, arm.describe())
+
+    async def work() -> None:
+        for part, usable in zip(run.parts, arms, strict=True):
+            await run_turns(usable, part, report.results, _say)
+        if asked := [cell for cell in run.plan.cells if cell in STACK]:
+            await run_stack_cells(asked, run.sizes, run.litellm, report.stack, _say)
+
+    report.is_complete = _run(work)
     text = markdown(report)
     click.echo(text)
     if out is not None:
         _write(report, text, out)
-    if not is_complete:
+    if write_docs:
+        write_page(text, Path(DEFAULT_PAGE))
+    if not report.is_complete:
         return program.EXIT_INTERRUPTED
-    return program.EXIT_FAILURE if results.failures else 0
+    return program.EXIT_FAILURE if report.results.failures or report.stack.failures else 0
 
 
-def _run(arms: Sequence[Arm], plan: BenchPlan, results: Results) -> bool:
-    """Fill `results`; whether that went to the end. Ctrl-C and SIGTERM stop what runs, and what there is is kept."""
+def _run(work: Callable[[], Awaitable[None]]) -> bool:
+    """Whether it went to the end. Ctrl-C and SIGTERM stop what runs, and what there is is kept."""
     terminated = asyncio.Event()
 
-    async def turns() -> None:
+    async def until_terminated() -> None:
         task = asyncio.current_task()
         assert task is not None
 
@@ -184,10 +222,10 @@ def _run(arms: Sequence[Arm], plan: BenchPlan, results: Results) -> bool:
             running.cancel()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        await run_turns(arms, plan, results, _say)
+        await work()
 
     try:
-        loop.run(turns())
+        loop.run(until_terminated())
     except KeyboardInterrupt:
         return False
     except asyncio.CancelledError:

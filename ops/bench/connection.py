@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import httptools
@@ -29,18 +29,20 @@ def completion_request(target: Target, prompt: str, max_tokens: int) -> bytes:
     A raw prompt, not a chat: with a template in front all prompts would begin alike, and the figures would compare
     prefix caches.
     """
-    body = orjson.dumps(
-        {
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    )
+    return _request(target, "/v1/completions", {"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True})
+
+
+def chat_request(target: Target, text: str, max_tokens: int, model: str = "default") -> bytes:
+    """The same for a chat of one message, which a proxy passes on too: at most `max_tokens` tokens."""
+    messages = [{"role": "user", "content": text}]
+    return _request(target, "/v1/chat/completions", {"model": model, "messages": messages, "max_tokens": max_tokens})
+
+
+def _request(target: Target, path: str, fields: Mapping[str, Any]) -> bytes:
+    streaming = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+    body = orjson.dumps({**fields, **streaming})
     head = (
-        "POST /v1/completions HTTP/1.1\r\n"
+        f"POST {path} HTTP/1.1\r\n"
         f"Host: {target.host}:{target.port}\r\n"
         f"Authorization: Bearer {target.api_key}\r\n"
         "Content-Type: application/json\r\n"

@@ -1,7 +1,7 @@
 """The record of a run: everything that was measured and everything it depends on, as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from ops.bench.closed_loop import ARRIVAL
 from ops.bench.comparison import by_load, medians, server_cpu_ms_per_token
 from ops.bench.host import Host
 from ops.bench.plan import BenchPlan
+from ops.bench.stack.results import StackResults
 from ops.bench.summary import Summary
 from ops.bench.turns import Results
 from ops.bench.weights import weights_format
 
-FORMAT = 2
+FORMAT = 3
 QUALITY = "not measured: the tables compare speed alone"
 
 
@@ -28,19 +29,22 @@ class Model:
     weights: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """A run and its circumstances. `arms` describes each measured arm, `skipped` says why another was not. Not complete
-    is one that was interrupted."""
+    """A run and its circumstances, filled while it goes. `parts` are what of the plan each server was started for.
+    `arms` describes each measured arm, `skipped` says why another was not. Not complete is one that was interrupted.
+    """
 
     taken_at: datetime
     host: Host
     plan: BenchPlan
+    parts: tuple[BenchPlan, ...]
     model: Model | None
-    arms: Mapping[str, Mapping[str, str]]
-    skipped: Mapping[str, str]
-    results: Results
-    is_complete: bool
+    arms: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
+    stack: StackResults = field(default_factory=StackResults)
+    is_complete: bool = False
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -72,20 +76,20 @@ def document(report: Report) -> dict[str, Any]:
         "quality": QUALITY,
         "settings": {
             "threads": plan.threads,
-            "sequences": plan.sequences,
-            "context": plan.context,
+            "servers": [{"sequences": part.sequences, "context": part.context} for part in report.parts],
             "max_tokens": plan.max_tokens,
             "rounds": plan.rounds,
             "order": list(report.arms),
             "loads": {load.name: asdict(load) for load in plan.loads},
-            "warm_up": asdict(plan.warm_up),
+            "warm_up": [asdict(part.warm_up) for part in report.parts],
             "sampling": "greedy, ignore_eos",
             "arrival": ARRIVAL,
         },
         "arms": {
             name: {**told, "facts": dict(report.results.facts.get(name, {}))} for name, told in report.arms.items()
         },
-        "skipped": dict(report.skipped),
+        "stack": asdict(report.stack),
+        "skipped": report.skipped,
         "failures": report.results.failures,
         "medians": {arm: {load: _medians(each) for load, each in loads.items()} for arm, loads in rounds.items()},
         "ratios": {f"{name} / {peer}": _ratios(report, name, peer) for name, peer in report.pairs},

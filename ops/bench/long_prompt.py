@@ -9,7 +9,6 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import count, islice
 from pathlib import Path
 
 import click
@@ -21,7 +20,7 @@ from ops.bench.errors import ArmFailed, ArmUnavailable, RequestFailed
 from ops.bench.markdown import table
 from ops.bench.option_types import arm_names
 from ops.bench.plan import BenchPlan, PeerPaths
-from ops.bench.prompts import prompt
+from ops.bench.prompts import long_prompt, prompt
 from ops.cli import loop
 from ops.serving.plan import DEFAULT_SOURCE
 from ops.serving.sources import resolve
@@ -34,8 +33,6 @@ LONG_ANSWER_TOKENS = 16
 # Words of the prompts are 1.06 to 1.1 tokens each.
 LONG_PROMPT_WORDS = 1400
 CONTEXT = 2048
-# Prompts far behind those of the chats.
-_LONG_FROM = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +87,12 @@ async def one_trial(target: Target, number: int) -> Disturbance:
     try:
         for event in under_way:
             await event.wait()
-        long = await ask(target, completion_request(target, long_prompt(number), LONG_ANSWER_TOKENS))
+        long = await ask(target, completion_request(target, long_prompt(number, LONG_PROMPT_WORDS), LONG_ANSWER_TOKENS))
         return disturbance(await asyncio.gather(*chats), long)
     finally:
         for chat in chats:
             chat.cancel()
         await asyncio.gather(*chats, return_exceptions=True)
-
-
-def long_prompt(number: int) -> str:
-    """So many words, none of whose beginnings a server has seen before."""
-    words = (word for each in count(_LONG_FROM + 1000 * number) for word in prompt(each).split())
-    return " ".join(islice(words, LONG_PROMPT_WORDS))
 
 
 @click.command()

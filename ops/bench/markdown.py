@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from ops.bench.closed_loop import ARRIVAL
 from ops.bench.comparison import FIGURES, by_load, medians, server_cpu_ms_per_token
 from ops.bench.document import QUALITY, Report
-from ops.bench.plan import BenchPlan
+from ops.bench.plan import BenchPlan, Kind
+from ops.bench.stack.tables import stack_sections
 from ops.bench.summary import Spread, Summary
 
 _COST_LABELS = ("prompt tokens", "of them cached", "generator CPU", "server CPU ms/token")
@@ -31,7 +32,8 @@ def markdown(report: Report) -> str:
         parts += ["## Figures", _FIGURE_NOTE, _figures(report)]
     for name, peer in report.pairs:
         parts += [f"## {name} / {peer}", _RATIO_NOTE, _ratios(report, name, peer)]
-    missing = {**report.skipped, **report.results.failures}
+    parts += stack_sections(report.stack, table)
+    missing = {**report.skipped, **report.stack.skipped, **report.results.failures, **report.stack.failures}
     if missing:
         parts += ["## Not measured", "\n".join(f"- {name}: {reason}" for name, reason in missing.items())]
     return "\n\n".join(parts) + "\n"
@@ -63,23 +65,31 @@ def _circumstances(report: Report) -> str:
         f"model {model.file}, {model.size_bytes / 1e6:.1f} MB, weights {model.weights}; quality {QUALITY}"
         if model is not None
         else "no model",
-        f"{plan.threads} threads, {plan.sequences} sequences of {plan.context} tokens, {plan.max_tokens} new tokens,"
-        " greedy, ignore_eos, completions streamed, raw prompts that all begin differently",
-        *_shared_line(plan),
-        f"{plan.warm_up.num_requests} requests before every turn to warm up",
-        ARRIVAL,
-        f"order {' '.join(report.arms)}, {plan.rounds} times, every server started anew; the load generator shares the"
-        " processors with the server",
     ]
+    if report.arms:
+        servers = ", or ".join(f"{part.sequences} sequences of {part.context} tokens" for part in report.parts)
+        lines += [
+            f"{plan.threads} threads, {servers}, {plan.max_tokens} new tokens, greedy, ignore_eos, completions streamed,"
+            " raw prompts that all begin differently",
+            *_load_lines(plan),
+            "one request for each sequence before every turn to warm up",
+            ARRIVAL,
+            f"order {' '.join(report.arms)}, {plan.rounds} times, every server started anew; the load generator shares"
+            " the processors with the server",
+        ]
+    lines += [f"{name}: {version}" for name, version in report.stack.versions.items()]
     return "\n".join([*(f"- {line}" for line in lines), *_arm_lines(report)])
 
 
-def _shared_line(plan: BenchPlan) -> list[str]:
+def _load_lines(plan: BenchPlan) -> list[str]:
+    texts = {
+        Kind.SHARED: "all prompts begin with the same 300 words, which the server has not seen when the load starts",
+        Kind.LONG: "prompts of about 1,500 tokens",
+    }
     return [
-        f"load {load.name}: {load.max_tokens} new tokens, all prompts begin with the same 300 words, which the server"
-        " has not seen when the load starts"
+        f"load {load.name}: {load.max_tokens} new tokens" + (f", {texts[load.kind]}" if load.kind in texts else "")
         for load in plan.loads
-        if load.shares_prefix
+        if load.prefix
     ]
 
 

@@ -3,6 +3,7 @@
 import click
 
 from ops.bench.arms import NAMES
+from ops.bench.cells import ALL, Cell
 
 
 def arm_names(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -22,3 +23,12 @@ def counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{text!r} is not a list of numbers above 0")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def cells(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[Cell, ...]:
+    """Comma-separated names of cells, or `all`, in the order of their definition."""
+    names = set(text.split(","))
+    for name in names - {ALL}:
+        if name not in {str(cell) for cell in Cell}:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join((*Cell, ALL))}")
+    return tuple(cell for cell in Cell if ALL in names or cell in names)

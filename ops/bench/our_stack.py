@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,9 @@ from ops.supervisor.child import python_command
 from ops.supervisor.run_file import read_run_file
 from schemas.model_names import model_id_of
 
-# The echo runner's tokens are bytes.
-ECHO_CONTEXT = 2048
+# The echo runner's tokens are bytes, of which a token of other models has four or five.
+ECHO_BYTES = 8
+MIN_ECHO_CONTEXT = 2048
 ECHO_REPEATS = 10
 
 
@@ -66,16 +67,8 @@ class OurStack:
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator[Server]:
-        config, data_dir, api_key = folder / "server.yaml", folder / "data", secrets.token_hex(16)
-        config.write_text(json.dumps({"models": {model_id_of(self._source()): self._model()}}))  # JSON is YAML
-        flags = {"--config": config, "--data-dir": data_dir, "--host": HOST, "--port": 0, "--nats-port": 0}
-        command = python_command("up", *(str(text) for flag in flags.items() for text in flag))
-        # No setting of the caller's shell may come between the figures and the settings printed with them.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERFLUX_")}
-        environment["INFERFLUX_API_KEYS"] = api_key
-        async with server_process(command, folder / "up.log", environment) as process:
-            await process.wait_until(partial(_is_ready, data_dir))
-            yield await _server(process, data_dir, api_key)
+        async with running_stack(folder, self._model()) as server:
+            yield server
 
     def _source(self) -> str:
         return "echo" if self._is_echo else str(self._plan.model)
@@ -88,8 +81,31 @@ class OurStack:
             "sequences": self._plan.sequences,
         }
         if self._is_echo:
-            return {**common, "context": ECHO_CONTEXT}
+            return {**common, "context": max(ECHO_BYTES * self._plan.context, MIN_ECHO_CONTEXT)}
         return {**common, "context": self._plan.context, "threads": self._plan.threads}
+
+
+@asynccontextmanager
+async def running_stack(
+    folder: Path, model: Mapping[str, str | int], scopes: str = "generate+read"
+) -> AsyncIterator[Server]:
+    """`inferflux up` with one model, given as the fields of `models.<id>`; its data is in `data_dir(folder)`. `scopes`
+    are those of the key that the target has. Raises ArmFailed.
+    """
+    config, api_key = folder / "server.yaml", secrets.token_hex(16)
+    config.write_text(json.dumps({"models": {model_id_of(str(model["source"])): model}}))  # JSON is YAML
+    flags = {"--config": config, "--data-dir": data_dir(folder), "--host": HOST, "--port": 0, "--nats-port": 0}
+    command = python_command("up", *(str(text) for flag in flags.items() for text in flag))
+    # No setting of the caller's shell may come between the figures and the settings printed with them.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERFLUX_")}
+    environment["INFERFLUX_API_KEYS"] = f"{api_key}:{scopes}"
+    async with server_process(command, folder / "up.log", environment) as process:
+        await process.wait_until(partial(_is_ready, data_dir(folder)))
+        yield await _server(process, data_dir(folder), api_key)
+
+
+def data_dir(folder: Path) -> Path:
+    return folder / "data"
 
 
 async def _is_ready(data_dir: Path) -> bool:

@@ -92,3 +92,20 @@ def prompts_that_share() -> Iterator[str]:
     """The shared prefix with a question behind it, different each time, without end."""
     prefix = shared_prefix()
     return (f"{prefix} {prompt(number).partition(',')[0]}." for number in count())
+
+
+# About 1,500 tokens of an English tokenizer.
+LONG_WORDS = 1370
+# Prompts far behind those that any other load comes to.
+_LONG_FROM = 500_000
+
+
+def long_prompt(number: int, num_words: int = LONG_WORDS) -> str:
+    """So many words, none of whose beginnings a server has seen before."""
+    words = (word for each in count(_LONG_FROM + 1000 * number) for word in prompt(each).split())
+    return " ".join(islice(words, num_words))
+
+
+def long_prompts() -> Iterator[str]:
+    """Long prompts, no two of which begin alike, without end."""
+    return (long_prompt(number) for number in count())

@@ -9,8 +9,8 @@ from ops.bench.arm import Arm, Server
 from ops.bench.closed_loop import closed_loop
 from ops.bench.cpu_time import cpu_seconds
 from ops.bench.errors import ArmFailed, RequestFailed
-from ops.bench.plan import BenchPlan, Load
-from ops.bench.prompts import prompts, prompts_that_share
+from ops.bench.plan import BenchPlan, Kind, Load
+from ops.bench.prompts import long_prompts, prompts, prompts_that_share
 from ops.bench.summary import Summary, summarise
 
 Say = Callable[[str], None]
@@ -47,11 +47,11 @@ async def _turn(arm: Arm, plan: BenchPlan, results: Results, say: Say) -> None:
         async with arm.running(Path(folder)) as server:
             results.facts[arm.name] = server.facts
             # The same texts for every turn: no arm is luckier, and none has seen them, being started anew.
-            texts, sharing = prompts(), prompts_that_share()
-            await _measure(server, texts, plan.warm_up)
+            texts = {Kind.SHORT: prompts(), Kind.SHARED: prompts_that_share(), Kind.LONG: long_prompts()}
+            await _measure(server, texts[Kind.SHORT], plan.warm_up)
             for load in plan.loads:
                 repeated = replace(load, num_requests=load.num_requests * arm.num_repeats)
-                summary = await _measure(server, sharing if load.shares_prefix else texts, repeated)
+                summary = await _measure(server, texts[load.kind], repeated)
                 results.add(arm.name, summary)
                 say(f"  {load.name}: {summary.output_tokens_per_s:.1f} tokens/s in {summary.wall_s:.1f} s")
 

@@ -3,7 +3,8 @@
 import pytest
 
 from ops.bench.answer import Sample
-from ops.bench.long_prompt import LONG_PROMPT_WORDS, Disturbance, disturbance, long_prompt
+from ops.bench.long_prompt import LONG_PROMPT_WORDS, Disturbance, disturbance
+from ops.bench.prompts import long_prompt
 
 
 def chat(*content_at: float) -> Sample:
@@ -22,7 +23,7 @@ def test_only_gaps_that_the_reading_touches_count_against_it() -> None:
 
 
 def test_prompts_are_long_and_no_two_begin_alike() -> None:
-    texts = [long_prompt(number) for number in range(6)]
+    texts = [long_prompt(number, LONG_PROMPT_WORDS) for number in range(6)]
     assert {len(text.split()) for text in texts} == {LONG_PROMPT_WORDS}
     assert len({tuple(text.split()[:2]) for text in texts}) == 6
 

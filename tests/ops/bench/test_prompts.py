@@ -3,7 +3,7 @@
 from itertools import islice
 from statistics import fmean
 
-from ops.bench.plan import SHARED_PROMPT_ROOM
+from ops.bench.plan import PROMPT_ROOM, Kind
 from ops.bench.prompts import prompt, prompts, prompts_that_share, shared_prefix
 
 # English text has 4.6 bytes a token with the tokenizers of small models.
@@ -42,7 +42,7 @@ def test_the_shared_prefix_has_300_words_and_a_different_question_behind_it() ->
     assert len(prefix.split()) == 300
     assert all(text.startswith(prefix + " ") for text in texts)
     assert len(set(texts)) == NUM_CHECKED
-    assert max(len(text.encode()) for text in texts) / BYTES_PER_TOKEN < 0.9 * SHARED_PROMPT_ROOM
+    assert max(len(text.encode()) for text in texts) / BYTES_PER_TOKEN < 0.9 * PROMPT_ROOM[Kind.SHARED]
 
 
 def test_no_other_prompt_begins_like_the_shared_prefix() -> None:
