@@ -1,5 +1,6 @@
 """Whatever arrives: a 4xx error object in time, no trace of it behind the edge, and a normal call succeeds."""
 
+import errno
 import json
 import socket
 from collections.abc import Iterator
@@ -98,6 +99,10 @@ def exchange(stack: Stack, data: bytes, *, may_end: bool = True) -> tuple[int | 
                 answer += piece
         except ConnectionError:
             pass
+        except OSError as error:
+            # The server has closed it by the time that our side does.
+            if error.errno != errno.ENOTCONN:
+                raise
     if not answer:
         return None, b""
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -28,7 +28,7 @@ from tests.system.stack import Stack, running, until
 from workers.runners.base import RunnerSpec
 from workers.runners.registry import create_runner
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(full_or(900, reduced=120))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(full_or(900, reduced=300))]
 
 MODEL = "smollm2-135m"
 WORKERS = 2
