@@ -189,7 +189,7 @@ def _bench(run: Run, out: Path | None, *, write_docs: bool) -> int:
     arms = [_check_arms(part, report.skipped, is_asked_for=run.is_asked_for) for part in run.parts]
     for usable in arms:
         for arm in usable:
-            report.arms.setdefault(arm.name, arm.describe())
+            report.add_arm(arm.name, arm.describe())
 
     async def work() -> None:
         for part, usable in zip(run.parts, arms, strict=True):

@@ -46,6 +46,12 @@ class Report:
     stack: StackResults = field(default_factory=StackResults)
     is_complete: bool = False
 
+    def add_arm(self, name: str, told: Mapping[str, str]) -> None:
+        """How a server is started; twice for one that is started with other settings for long texts."""
+        before = self.arms.get(name, told)
+        settings = dict.fromkeys((before["settings"], told["settings"]))
+        self.arms[name] = {**told, "settings": "; for long texts: ".join(settings)}
+
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Each of our arms that was measured, with each peer that was."""
@@ -88,7 +94,7 @@ def document(report: Report) -> dict[str, Any]:
         "arms": {
             name: {**told, "facts": dict(report.results.facts.get(name, {}))} for name, told in report.arms.items()
         },
-        "stack": asdict(report.stack),
+        "stack": _stack(report.stack),
         "skipped": report.skipped,
         "failures": report.results.failures,
         "medians": {arm: {load: _medians(each) for load, each in loads.items()} for arm, loads in rounds.items()},
@@ -110,4 +116,23 @@ def _ratios(report: Report, ours: str, peer: str) -> dict[str, Any]:
     return {
         load: {name: asdict(spread) for name, spread in found.items()}
         for load, found in by_load(rounds[ours], rounds[peer]).items()
+    }
+
+
+def _stack(found: StackResults) -> dict[str, Any]:
+    """With what follows from the figures beside them."""
+    return {
+        **asdict(found),
+        "overhead": [{**asdict(each), "added": asdict(each.added)} for each in found.overhead],
+        "throughput": [
+            {**asdict(each), "tokens_per_s": each.tokens_per_s, "tokens_per_core_s": each.tokens_per_core_s}
+            for each in found.throughput
+        ],
+        "idle": found.idle and {**asdict(found.idle), "bytes_per_stream": found.idle.bytes_per_stream},
+        "backlog": found.backlog
+        and {
+            **asdict(found.backlog),
+            "published_per_s": found.backlog.published_per_s,
+            "drained_per_s": found.backlog.drained_per_s,
+        },
     }

@@ -69,8 +69,8 @@ def _circumstances(report: Report) -> str:
     if report.arms:
         servers = ", or ".join(f"{part.sequences} sequences of {part.context} tokens" for part in report.parts)
         lines += [
-            f"{plan.threads} threads, {servers}, {plan.max_tokens} new tokens, greedy, ignore_eos, completions streamed,"
-            " raw prompts that all begin differently",
+            f"{plan.threads} threads, {servers}, {plan.max_tokens} new tokens, greedy, ignore_eos, completions"
+            " streamed, raw prompts that all begin differently",
             *_load_lines(plan),
             "one request for each sequence before every turn to warm up",
             ARRIVAL,

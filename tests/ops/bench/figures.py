@@ -71,6 +71,7 @@ def report(results: Results, *, skipped: dict[str, str] | None = None, is_comple
         taken_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         host=HOST,
         plan=plan(),
+        parts=(plan(),),
         model=Model("small.gguf", 98_400_000, "Q4_1"),
         arms={name: {"version": f"{name} 1.0", "settings": "as it comes"} for name in results.rounds},
         skipped=skipped or {},
