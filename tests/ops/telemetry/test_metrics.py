@@ -126,11 +126,12 @@ def test_latency_buckets_reach_up_to_minutes(observed: Observed) -> None:
 
 
 def quiet(observed: Observed) -> Scrape | None:
-    """The metrics, when nothing runs and both workers are there."""
+    """The metrics, when nothing runs and both workers are there, and none that another test has killed."""
     shown = scrape_edge(observed.stack.url)
     busy = shown.total("inferflux_worker_slots", state="busy") + shown.total("inferflux_live_calls")
     free = shown.total("inferflux_worker_slots", state="free")
-    return shown if busy == 0 and free > 0 and len(shown.values("worker")) == 2 else None
+    known = (len(shown.values("worker")), shown.total("inferflux_workers", model="echo"))
+    return shown if busy == 0 and free > 0 and known == (2, 2) else None
 
 
 def test_counters_move_as_the_traffic_says(observed: Observed) -> None:
