@@ -90,32 +90,36 @@ __attribute__((noinline)) void score_pages(const float* queries, const T* const*
     }
 }
 
-// Scores of a block to weights, in place. `count` of its tokens are seen, one at least; those of `num_pages` pages were
-// computed.
+// Scores of a block to weights, in place, of `num_rows` rows. Of its tokens those of `num_pages` pages were computed.
 template <int J>
-inline void weigh(float* scores, int count, int num_pages, float* sums, float* totals, float* most) {
-    __m512 kept[kPages];
-    __m512 highest = _mm512_set1_ps(kMinusInfinity);
-    for (int i = 0; i < num_pages; i++) {
-        const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
-        kept[i] = _mm512_mask_mov_ps(_mm512_set1_ps(kMinusInfinity), mask, _mm512_load_ps(scores + i * kPage));
-        highest = _mm512_max_ps(highest, kept[i]);
+__attribute__((noinline)) void weigh(const Query* queries, int num_rows, int first, int num_pages, float* scores,
+                                     const Running& rows) {
+    for (int r = 0; r < num_rows; r++, scores += kSpan) {
+        const int count = queries[r].seen - first;
+        float *sums = rows.sums + r * J * 16, *totals = rows.totals + r * 16, *most = rows.most + r;
+        __m512 highest = _mm512_set1_ps(kMinusInfinity);
+        for (int i = 0; i < num_pages; i++) {
+            const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
+            highest = _mm512_mask_max_ps(highest, mask, highest, _mm512_load_ps(scores + i * kPage));
+        }
+        const float here = _mm512_reduce_max_ps(highest);
+        __m512 total = _mm512_load_ps(totals);
+        if (here > *most) {
+            const __m512 shrink = exponential(_mm512_set1_ps(*most - here));
+            total = _mm512_mul_ps(total, shrink);
+            for (int j = 0; j < J; j++)
+                _mm512_store_ps(sums + j * 16, _mm512_mul_ps(_mm512_load_ps(sums + j * 16), shrink));
+            *most = here;
+        }
+        for (int i = 0; i < num_pages; i++) {
+            const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
+            const __m512 score = _mm512_load_ps(scores + i * kPage);
+            const __m512 p = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(score, _mm512_set1_ps(*most))));
+            total = _mm512_add_ps(total, p);
+            _mm512_store_ps(scores + i * kPage, p);
+        }
+        _mm512_store_ps(totals, total);
     }
-    const float here = _mm512_reduce_max_ps(highest);
-    __m512 total = _mm512_load_ps(totals);
-    if (here > *most) {
-        const __m512 shrink = exponential(_mm512_set1_ps(*most - here));
-        total = _mm512_mul_ps(total, shrink);
-        for (int j = 0; j < J; j++) _mm512_store_ps(sums + j * 16, _mm512_mul_ps(_mm512_load_ps(sums + j * 16), shrink));
-        *most = here;
-    }
-    for (int i = 0; i < num_pages; i++) {
-        const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
-        const __m512 p = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(kept[i], _mm512_set1_ps(*most))));
-        total = _mm512_add_ps(total, p);
-        _mm512_store_ps(scores + i * kPage, p);
-    }
-    _mm512_store_ps(totals, total);
 }
 
 // Weights of R rows times the values of `count` tokens, pages of them, are added to the sums.
@@ -157,9 +161,7 @@ inline void attend_block(const Query* queries, const Running& rows, int first, i
     const int count = std::min(longest - first, kSpan), num_pages = (count + kPage - 1) / kPage;
     for (int i = 0; i < num_pages; i += 2)
         score_pages<R, D, kIsAhead>(rows.queries, keys + i, key_stride, soon_keys + i, scores + i * kPage);
-    for (int r = 0; r < R; r++)
-        weigh<J>(scores + r * kSpan, queries[r].seen - first, num_pages, rows.sums + r * D, rows.totals + r * 16,
-                 rows.most + r);
+    weigh<J>(queries, R, first, num_pages, scores, rows);
     add_values<R, J, kIsAhead>(scores, values, count, soon_values, rows.sums);
 }
 

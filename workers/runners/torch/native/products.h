@@ -162,6 +162,18 @@ inline void panel_rows(const int16_t* x, const int16_t* panel, const char* ahead
     }
 }
 
+// One number of each gate and what it lets through, of `count` rows of sums.
+__attribute__((noinline)) void store_gated(const __m512 (*sums)[2], int count, const float* row_units,
+                                           const float* units, float* out, int64_t stride) {
+    const __m512 gate_units = _mm512_loadu_ps(units), up_units = _mm512_loadu_ps(units + 16);
+    for (int r = 0; r < count; r++) {
+        const __m512 unit = _mm512_set1_ps(row_units[r]);
+        const __m512 gate = _mm512_mul_ps(_mm512_mul_ps(sums[r][0], gate_units), unit);
+        const __m512 up = _mm512_mul_ps(_mm512_mul_ps(sums[r][1], up_units), unit);
+        _mm512_storeu_ps(out + r * stride, gated(gate, up));
+    }
+}
+
 // Rows x from `row` on, times a panel. `ahead` may be null.
 template <int R>
 void multiply_rows(const Rows& x, int row, const Weight& w, int panel, const char* ahead, float* out, int64_t stride,
@@ -173,17 +185,9 @@ void multiply_rows(const Rows& x, int row, const Weight& w, int panel, const cha
         panel_rows<R, true>(values, of_panel, ahead, w.num_in, sums);
     else
         panel_rows<R, false>(values, of_panel, (const char*)of_panel, w.num_in, sums);
-    if (store == Store::kGated) {
-        const __m512 gate_units = _mm512_loadu_ps(w.matrix.units + panel * kPanel);
-        const __m512 up_units = _mm512_loadu_ps(w.matrix.units + panel * kPanel + 16);
-        for (int r = 0; r < R; r++) {
-            const __m512 unit = _mm512_set1_ps(x.units[row + r]);
-            const __m512 gate = _mm512_mul_ps(_mm512_mul_ps(sums[r][0], gate_units), unit);
-            const __m512 up = _mm512_mul_ps(_mm512_mul_ps(sums[r][1], up_units), unit);
-            _mm512_storeu_ps(out + (row + r) * stride + panel * 16, gated(gate, up));
-        }
-        return;
-    }
+    if (store == Store::kGated)
+        return store_gated(sums, R, x.units + row, w.matrix.units + panel * kPanel, out + row * stride + panel * 16,
+                           stride);
     for (int half = 0; half < 2; half++) {
         const int n = panel * kPanel + half * 16, count = std::min(16, w.num_out - n);
         if (count <= 0) return;
