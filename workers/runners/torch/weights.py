@@ -35,6 +35,11 @@ class WeightReader:
         self._precision = precision
         self._device = device
 
+    @property
+    def content(self) -> str:
+        """What tells these weights from others."""
+        return self._checkpoint.fingerprint
+
     def embedding(self) -> torch.Tensor:
         return self._matrix("model.embed_tokens.weight")
 

@@ -75,6 +75,31 @@ def test_it_computes_what_transformers_does(
     assert np.abs(here - there).mean() <= np.abs(theirs - there).mean()
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(4, 4, 32), (6, 2, 64), (8, 1, 96), (7, 1, 128), (2, 1, 256)]
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_of_any_length_give_the_same(
+    open_model: OpenModel, tmp_path: Path, heads: int, kv_heads: int, head_dim: int, threads: int
+) -> None:
+    """Few rows and many go through a layer, and their queries over pages, on different ways; and of the last layer only
+    rows whose logits are wanted."""
+    folder = model_folder(tmp_path / "model", "qwen3", num_heads=heads, num_kv_heads=kv_heads, head_dim=head_dim)
+    driver = open_model(folder, context=256, sequences=3, threads=threads)
+    prompt = tokens(21, 240)
+    alone = driver.feed(driver.create(), prompt, chunk=1)
+    for chunk in (2, 9, 47, 97, 128):
+        handle = driver.create()
+        np.testing.assert_array_equal(driver.feed(handle, prompt, chunk=chunk), alone)
+        driver.runner.release(handle)
+    one, other = driver.create(), driver.create()
+    last = driver.forward(Run(one, prompt[:200]), Run(other, prompt[:50], all_logits=True))
+    np.testing.assert_array_equal(last, np.concatenate([alone[199:200], alone[:50]]))
+    np.testing.assert_array_equal(driver.forward(Run(one, prompt[200:])), alone[-1:])
+    for handle in (one, other):
+        driver.runner.release(handle)
+
+
 @pytest.fixture(scope="module")
 def driver(open_model: OpenModel, tmp_path_factory: pytest.TempPathFactory) -> Driver:
     folder = model_folder(tmp_path_factory.mktemp("model") / "model", "qwen2", num_heads=6, num_kv_heads=2, head_dim=64)
@@ -161,6 +186,7 @@ def test_where_pages_lie_does_not_matter(driver: Driver) -> None:
         driver.runner.release(handle)
 
 
+@pytest.mark.timeout(300)
 def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workers.runners.torch.native import build
 
@@ -180,6 +206,19 @@ def test_another_source_compiler_or_processor_gets_its_own_library(monkeypatch: 
     one, other = Processor("one", frozenset({"avx2"})), Processor("one", frozenset({"avx2", "avx512f"}))
     assert len({_key("g++ 12", one), _key("g++ 13", one), _key("g++ 12", other)}) == 3
     assert _key("g++ 12", one) == _key("g++ 12", one)
+
+
+def test_what_the_source_includes_counts_as_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.runners.machine import Processor
+    from workers.runners.torch.native import build
+
+    monkeypatch.setattr(build, "SOURCE", tmp_path / "step.cpp")
+    build.SOURCE.write_text('#include "part.h"')
+    keys = []
+    for text in ("one", "other"):
+        (tmp_path / "part.h").write_text(text)
+        keys.append(build._key("g++", Processor("one", frozenset())))
+    assert keys[0] != keys[1]
 
 
 def test_what_does_not_compile_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

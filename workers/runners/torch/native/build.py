@@ -50,7 +50,8 @@ def _compiler() -> tuple[str, str]:
 
 
 def _key(compiler_version: str, machine: Processor) -> str:
-    parts = [SOURCE.read_text(), compiler_version, " ".join(_FLAGS), machine.name, " ".join(sorted(machine.flags))]
+    texts = [file.read_text() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    parts = [*texts, compiler_version, " ".join(_FLAGS), machine.name, " ".join(sorted(machine.flags))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

@@ -22,12 +22,13 @@ from workers.runners.torch.native.library import (
     ModelPointers,
     StepPointers,
 )
+from workers.runners.torch.native.packing import PANEL, packed_weights
+from workers.runners.torch.native.weight_cache import WeightCache
 from workers.runners.torch.precision import KvType
 from workers.runners.torch.rope import rope_table
 from workers.runners.torch.step import Step
-from workers.runners.torch.weights import LayerWeights, WeightReader
+from workers.runners.torch.weights import WeightReader
 
-_PANEL = 32
 _HEAD_DIMS = (32, 64, 96, 128, 256)
 _DONE, _ABORTED = 0, 1
 
@@ -37,8 +38,8 @@ def why_not(config: ModelConfig) -> str | None:
     if config.head_dim not in _HEAD_DIMS:
         return f"heads of {config.head_dim} are none of {', '.join(map(str, _HEAD_DIMS))}"
     for size in (config.hidden_size, config.intermediate_size):
-        if size % _PANEL:
-            return f"a width of {size} is not a multiple of {_PANEL}"
+        if size % PANEL:
+            return f"a width of {size} is not a multiple of {PANEL}"
     return None
 
 
@@ -61,10 +62,10 @@ class NativeDecoder:
             raise CannotBuild(f"KV in {self.kv_type} is none of f16, bf16")
         self._library = KernelLibrary(kernel_library())
         self._sizes = sizes
-        self._kept: list[torch.Tensor] = []
+        self._weights = packed_weights(reader, sizes.vocab_size, self._library, WeightCache())
         self._logits = torch.empty((0, sizes.vocab_size), dtype=torch.float32)
         self._stage_ns = np.zeros(len(STAGES), np.int64)
-        self._model = self._pointers(reader, sizes, threads)
+        self._model = self._pointers(config, sizes, threads)
         self._memory: KvMemory | None = None
         self._scratch = self._library.new_scratch()
         self._finalizer = weakref.finalize(self, self._library.free_scratch, self._scratch)
@@ -119,11 +120,10 @@ class NativeDecoder:
         self._model.values = memory.values.data_ptr()
         self._model.layer_stride = memory.keys.stride(0)
 
-    def _pointers(self, reader: WeightReader, sizes: DecoderSizes, threads: int) -> ModelPointers:
-        config = reader.config
-        embedding = reader.embedding()
+    def _pointers(self, config: ModelConfig, sizes: DecoderSizes, threads: int) -> ModelPointers:
         rope = rope_table(config, sizes.context, torch.device("cpu"))
-        layers = [self._layer(weights) for weights in reader.layers()]
+        self._rope = rope
+        layers = [self._layer(f"{number}.") for number in range(config.num_layers)]
         return ModelPointers(
             num_layers=config.num_layers,
             hidden=config.hidden_size,
@@ -136,39 +136,28 @@ class NativeDecoder:
             kv_is_f16=self.kv_type is KvType.F16,
             eps=config.rms_norm_eps,
             layers=(LayerPointers * len(layers))(*layers),
-            embedding=self._keep(embedding),
-            norm=self._keep(reader.norm()),
-            head=self._pack(reader.head(embedding, sizes.vocab_size)),
-            cos=self._keep(rope.cos),
-            sin=self._keep(rope.sin),
+            embedding=self._at("embedding"),
+            norm=self._at("norm"),
+            head=self._matrix("head"),
+            cos=rope.cos.data_ptr(),
+            sin=rope.sin.data_ptr(),
         )
 
-    def _layer(self, weights: LayerWeights) -> LayerPointers:
+    def _layer(self, prefix: str) -> LayerPointers:
+        vectors = ("input_norm", "qkv_bias", "q_norm", "k_norm", "post_norm")
+        matrices = ("qkv", "out", "gate_up", "down")
         return LayerPointers(
-            input_norm=self._keep(weights.input_norm),
-            qkv=self._pack(weights.qkv),
-            qkv_bias=self._keep(weights.qkv_bias.float()) if weights.qkv_bias is not None else None,
-            q_norm=self._keep(weights.q_norm) if weights.q_norm is not None else None,
-            k_norm=self._keep(weights.k_norm) if weights.k_norm is not None else None,
-            out=self._pack(weights.out),
-            post_norm=self._keep(weights.post_norm),
-            gate_up=self._pack(weights.gate_up),
-            down=self._pack(weights.down),
+            **{name: self._at(prefix + name) for name in vectors},
+            **{name: self._matrix(prefix + name) for name in matrices},
         )
 
-    def _pack(self, matrix: torch.Tensor) -> MatrixPointers:
-        matrix = matrix.contiguous()
-        num_out, num_in = matrix.shape
-        panels = torch.empty((-(-num_out // _PANEL), num_in, _PANEL), dtype=torch.int16)
-        units = torch.empty(num_out, dtype=torch.float32)
-        self._library.pack(matrix.data_ptr(), num_out, num_in, panels.data_ptr(), units.data_ptr())
-        return MatrixPointers(self._keep(panels), self._keep(units))
+    def _matrix(self, name: str) -> MatrixPointers:
+        return MatrixPointers(self._at(f"{name}.panels"), self._at(f"{name}.units"))
 
-    def _keep(self, tensor: torch.Tensor) -> int:
-        """The address of a tensor that lives as long as the decoder."""
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return int(tensor.data_ptr())
+    def _at(self, name: str) -> int | None:
+        """None for what this model does not have."""
+        array = self._weights.get(name)
+        return None if array is None else _address(array)
 
 
 def _address(array: npt.NDArray[Any]) -> int:

@@ -57,6 +57,7 @@ class KernelLibrary:
             library = ctypes.CDLL(str(path))
         except OSError as error:
             raise CannotBuild(f"{path} does not load: {error}") from error
+        self.name = path.stem
         self.pack = library.pack
         self.pack.argtypes = (c_void_p, c_int32, c_int32, c_void_p, c_void_p)
         self.pack.restype = None
