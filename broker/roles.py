@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from broker.subjects import (
     AUDIT_ALL,
+    BATCH_CONSUMER,
     BUCKET_MODELS,
     BUCKET_POLICY,
     BUCKET_WORKERS,
@@ -18,7 +19,9 @@ from broker.subjects import (
     LIMITS_ALL,
     LIMITS_DAILY_ALL,
     LIVE_ALL,
+    RESULTS_ALL,
     STREAM_AUDIT,
+    STREAM_BATCH,
     STREAM_BLOBS,
     STREAM_DLQ,
     STREAM_LIMITS,
@@ -159,6 +162,10 @@ _PERMISSIONS = {
             AUDIT_ALL,
             *_follow(STREAM_AUDIT),
             f"$JS.API.STREAM.MSG.GET.{STREAM_AUDIT}",
+            # Take lines of batches, and write what became of them.
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.{BATCH_CONSUMER}",
+            f"$JS.ACK.{STREAM_BATCH}.>",
+            RESULTS_ALL,
         ),
         subscribe=("inferflux.ctl.edge.>", LIVE_ALL),
     ),

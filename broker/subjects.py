@@ -7,7 +7,8 @@ inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is a part of the window, or a lease
 inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
-inferflux.{batch,result}.<tenant>.<…>           what a tenant publishes as a batch, and the answers to it
+inferflux.batch.<tenant>.<model>                lines of offline batches, a work queue
+inferflux.result.<tenant>.<job>.<line>          what became of each line
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -28,7 +29,9 @@ STREAM_DLQ = "INFERFLUX_DLQ"
 STREAM_AUDIT = "INFERFLUX_AUDIT"
 STREAM_LIMITS = "INFERFLUX_LIMITS"
 STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
+STREAM_BATCH = "INFERFLUX_BATCH"
 STREAM_RESULTS = "INFERFLUX_RESULTS"
+BATCH_CONSUMER = "drain"
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
@@ -40,6 +43,8 @@ EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
 AUDIT_ALL = "inferflux.audit.>"
+BATCH_ALL = "inferflux.batch.*.*"
+RESULTS_ALL = "inferflux.result.*.*.*"
 LIMITS_ALL = "inferflux.limit.minute.>"
 LIMITS_DAILY_ALL = "inferflux.limit.day.>"
 LIVE_ALL = "inferflux.live.*.*"
@@ -84,6 +89,13 @@ class DeadLetterName(NamedTuple):
 
     model: str
     request_id: str
+
+
+class BatchName(NamedTuple):
+    """The subject of a line of a batch, taken apart: whose it is, and for which model."""
+
+    tenant: str
+    model: str
 
 
 def is_valid_id(text: str) -> bool:
@@ -251,6 +263,26 @@ def tenant_batches(tenant: str) -> str:
 def tenant_results(tenant: str) -> str:
     """The answers to the batches of one tenant."""
     return f"inferflux.result.{encode_token(tenant)}.>"
+
+
+def batch_subject(tenant: str, model: str) -> str:
+    """Where a tenant publishes lines for a model. Raises ValueError on empty names."""
+    return f"inferflux.batch.{encode_token(tenant)}.{encode_token(model)}"
+
+
+def parse_batch(subject: str) -> BatchName:
+    """Take the subject of a line apart. Raises ValueError."""
+    match subject.split("."):
+        case ["inferflux", "batch", tenant, model]:
+            return BatchName(decode_token(tenant), decode_token(model))
+    raise ValueError(f"not a batch subject: {subject!r}")
+
+
+def result_subject(tenant: str, job: str, index: int) -> str:
+    """Where the answer to one line stands. Raises ValueError on a job id that is not valid."""
+    if not is_valid_id(job):
+        raise ValueError(f"not a valid id: {job!r}")
+    return f"inferflux.result.{encode_token(tenant)}.{job}.{index}"
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

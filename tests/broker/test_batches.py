@@ -1,0 +1,174 @@
+"""Lines of batches and their results through a real server, each side with its own login."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from broker.batch_publisher import BatchPublisher
+from broker.batch_queue import BatchLease, BatchQueue
+from broker.connection import BrokerConfig, Connection
+from broker.errors import Refused
+from broker.roles import Role
+from broker.subjects import batch_subject, parse_batch, result_subject
+from schemas.batch import BatchLine, BatchResult, decode_line, decode_result, encode_line, encode_result
+from schemas.codec import CodecError
+from tests.conftest import Broker
+from tests.support.batches import batch_line, batch_publisher
+
+pytestmark = pytest.mark.nats
+
+
+def _result(line: BatchLine, request_id: str = "r1") -> BatchResult:
+    return BatchResult(
+        job=line.job,
+        index=line.index,
+        custom_id=line.custom_id,
+        request_id=request_id,
+        status_code=200,
+        body={"choices": []},
+    )
+
+
+@pytest.fixture
+async def publishers(broker: Broker) -> AsyncIterator[tuple[BatchPublisher, BatchPublisher]]:
+    async with batch_publisher(broker, "acme") as acme, batch_publisher(broker, "other") as other:
+        yield acme, other
+
+
+@pytest.fixture
+async def queue(broker: Broker) -> AsyncIterator[BatchQueue]:
+    queue = BatchQueue(broker.edge)
+    await queue.start()
+    yield queue
+    await queue.close()
+
+
+async def _take(queue: BatchQueue) -> BatchLease:
+    while (lease := await queue.next()) is None:
+        pass
+    return lease
+
+
+async def test_a_line_comes_to_an_edge_and_its_result_to_its_tenant_alone(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    acme, other = publishers
+    line = batch_line("j1", 7)
+    first = await acme.publish(line)
+    assert (await acme.publish(line)).duplicate
+    lease = await _take(queue)
+    assert (lease.tenant, lease.model, lease.line(), lease.stream_seq) == ("acme", "echo", line, first.seq)
+    assert await acme.result("j1", 7) is None
+    await queue.publish_result(lease.tenant, _result(line))
+    await lease.ack()
+    assert await acme.result("j1", 7) == _result(line)
+    assert await other.result("j1", 7) is None
+    assert await queue.next() is None
+
+
+async def test_the_first_result_of_a_line_stands(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    line = batch_line("j1", 0)
+    for request_id in ("r1", "r1", "r2"):
+        await queue.publish_result("acme", _result(line, request_id))
+    assert await publishers[0].result("j1", 0) == _result(line, "r1")
+
+
+async def test_a_line_given_back_comes_again_under_the_same_name(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    await publishers[0].publish(batch_line("j1", 0))
+    first = await _take(queue)
+    await first.nak()
+    second = await _take(queue)
+    assert second.key == first.key
+    await second.ack()
+
+
+async def test_a_tenant_may_do_no_more(broker: Broker) -> None:
+    config = BrokerConfig(broker.server.url, Role.BATCH, "acme", broker.server.credentials, "acme")
+    connection = await Connection.open(config)
+    try:
+        for subject in (
+            batch_subject("other", "echo"),
+            result_subject("acme", "j1", 0),
+            "inferflux.req.echo.high.0",
+            "$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.drain",
+            "$JS.API.DIRECT.GET.INFERFLUX_RESULTS",
+            f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('other', 'j1', 0)}",
+            "$JS.API.STREAM.INFO.INFERFLUX_BATCH",
+        ):
+            with pytest.raises(Refused):
+                await connection.request(subject, b"{}")
+        # Another tenant's result is not reached by asking for another one than the subject names.
+        await BatchQueue(broker.edge).publish_result("other", _result(batch_line("j1", 0)))
+        own = f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('acme', 'j1', 0)}"
+        for query in (b'{"seq": 1}', b'{"last_by_subj": "inferflux.result.other.j1.0"}', b'{"batch": 9, "seq": 1}'):
+            answer = await connection.request(own, query)
+            assert b"choices" not in answer.data
+    finally:
+        await connection.close()
+
+
+async def test_a_worker_may_neither_take_lines_nor_write_results(broker: Broker) -> None:
+    for subject in ("$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.drain", result_subject("acme", "j1", 0)):
+        with pytest.raises(Refused):
+            await broker.worker.request(subject, b"{}")
+
+
+async def test_a_subject_that_names_no_model_is_dropped(broker: Broker, queue: BatchQueue) -> None:
+    config = BrokerConfig(broker.server.url, Role.BATCH, "acme", broker.server.credentials, "acme")
+    connection = await Connection.open(config)
+    await connection.publish_acked("inferflux.batch.acme.a$b", b"{}", msg_id="bad")
+    await connection.publish_acked(batch_subject("acme", "echo"), encode_line(batch_line("j1", 0)), msg_id="good")
+    await connection.close()
+    assert (await _take(queue)).line() == batch_line("j1", 0)
+
+
+async def test_a_line_without_a_model_is_not_published(publishers: tuple[BatchPublisher, BatchPublisher]) -> None:
+    with pytest.raises(ValueError, match="line 3 of j1 names no model"):
+        await publishers[0].publish(batch_line("j1", 3, model=None))
+
+
+def test_subjects_name_any_tenant_and_model() -> None:
+    assert parse_batch(batch_subject("ac.me", "org/model:1")) == ("ac.me", "org/model:1")
+    with pytest.raises(ValueError, match="not a batch subject"):
+        parse_batch("inferflux.batch.acme")
+    with pytest.raises(ValueError, match="not a valid id"):
+        result_subject("acme", "a.b", 0)
+
+
+def test_lines_and_results_are_packed_and_unpacked() -> None:
+    line = batch_line("j1", 5, temperature=0.5)
+    assert decode_line(encode_line(line)) == line
+    assert decode_line(line.model_dump_json().encode()) == line
+    assert decode_result(encode_result(_result(line))) == _result(line)
+    assert _result(line).error is None
+    failed = _result(line).model_copy(update={"status_code": 400, "body": {"error": {"code": "x"}}})
+    assert failed.error == {"code": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"job": "a.b"}, "field job"),
+        ({"index": -1}, "field index"),
+        ({"custom_id": ""}, "field custom_id"),
+        ({"url": "/v1/embeddings"}, "field url"),
+        ({"body": []}, "field body"),
+        ({"more": 1}, "field more"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
+    fields = batch_line("j1", 0).model_dump() | changes
+    with pytest.raises(CodecError, match=message):
+        decode_line(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x02", b"{", b"\x01\xc1", b"[" * 9])
+def test_what_is_no_line_is_told(payload: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode_line(payload)
