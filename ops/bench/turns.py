@@ -24,6 +24,14 @@ class Results:
     facts: dict[str, Mapping[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
+    def note_facts(self, arm: str, facts: Mapping[str, str]) -> None:
+        """What a server says of itself; one that is started anew, with other settings, may say another thing."""
+        known = self.facts.get(arm, {})
+        self.facts[arm] = {
+            name: " / ".join(dict.fromkeys([*known.get(name, value).split(" / "), value]))
+            for name, value in facts.items()
+        }
+
     def add(self, arm: str, summary: Summary) -> None:
         self.rounds.setdefault(arm, {}).setdefault(summary.load, []).append(summary)
 
@@ -45,7 +53,7 @@ async def run_turns(arms: Sequence[Arm], plan: BenchPlan, results: Results, say:
 async def _turn(arm: Arm, plan: BenchPlan, results: Results, say: Say) -> None:
     with tempfile.TemporaryDirectory(prefix="inferflux-bench-", ignore_cleanup_errors=True) as folder:
         async with arm.running(Path(folder)) as server:
-            results.facts[arm.name] = server.facts
+            results.note_facts(arm.name, server.facts)
             # The same texts for every turn: no arm is luckier, and none has seen them, being started anew.
             texts = {Kind.SHORT: prompts(), Kind.SHARED: prompts_that_share(), Kind.LONG: long_prompts()}
             await _measure(server, texts[Kind.SHORT], plan.warm_up)

@@ -1,14 +1,15 @@
 """When a start measures: the backends of its models, before anything is served."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ops.calibration.calibrator import Calibrator
 from ops.calibration.results import Results
 from ops.errors import CannotStart
 from ops.serving.backends import refuse_unused_settings
 from ops.serving.machine import this_machine
-from ops.serving.plan import PlannedModel, planner_of
+from ops.serving.plan import PlannedModel, plan_models, planner_of, refuse_mixture
+from ops.serving.sharing import share_process
 from ops.serving.worker_models import model_settings
 from ops.settings.settings import Settings
 from ops.supervisor.run_file import read_run_file
@@ -25,6 +26,17 @@ def calibrate_plan(plan: Sequence[PlannedModel], settings: Settings, stop: threa
     for model in undecided:
         calibrator_of(settings, stop).calibrate(model)
     return bool(undecided)
+
+
+def plan_process(settings: Settings, only: Collection[str], stop: threading.Event | None) -> tuple[PlannedModel, ...]:
+    """The configured models for one process, measured before where speed decides; `stop` None: nothing is measured.
+    Raises CannotStart, Stopped."""
+    plan = plan_models(settings, only=only)
+    if stop is not None and calibrate_plan(plan, settings, stop):
+        plan = plan_models(settings, only=only)
+    plan = share_process(plan)
+    refuse_mixture(plan)
+    return plan
 
 
 def calibrate_cards(cards: Sequence[ModelCard], settings: Settings, stop: threading.Event) -> None:

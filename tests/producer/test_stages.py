@@ -14,14 +14,16 @@ from producer.edge.queue_view import QueueView
 from producer.edge.rates import ServiceRates
 from producer.edge.retry_after import Line, RetryAfter
 from producer.edge.stages.identity import check_priority, check_scope
+from producer.edge.stages.limits import most_tokens
 from producer.edge.stages.model import KnownModel, LiveWorker, check_template
 from producer.edge.stages.queue import QueueRoom
 from producer.edge.stages.size import estimate_size, fewest_tokens
 from producer.edge.translate import Limits, chat_plan, completion_plan
 from producer.edge.waiting import Waiting
+from producer.limits.sizes import PromptSizes
 from schemas.control import ModelCard, ServedModel, WorkerAdvert
 from schemas.errors import ErrorCode, ServingError
-from schemas.requests import Grants, Identity, PriorityClass, TextPrompt, TokenPrompt
+from schemas.requests import Endpoint, Grants, Identity, PriorityClass, TextPrompt, TokenPrompt
 from tests.producer.hand_fed import HandFedView, make_call
 
 LIMITS = Limits(64, 100, 5, lambda: 7)
@@ -326,3 +328,12 @@ def test_a_description_leaves_out_workers_that_drain() -> None:
     assert (described["max_model_len"], described["ready"]) == (10, True)
     idle = Models(FakeRegistry(serving=())).describe(CARD)
     assert (idle["max_model_len"], idle["ready"]) == (None, False)
+
+
+def test_of_tokens_as_many_are_reserved_as_there_are() -> None:
+    sizes = PromptSizes()
+    sizes.note(CARD.id, Endpoint.COMPLETIONS, 3, 5)
+    plan = completion_plan({"prompt": [1] * 10, "max_tokens": 7}, LIMITS)
+    assert most_tokens(Admission(IDENTITY, plan, CARD, [], prompt_tokens=[10]), sizes) == 17
+    plan = completion_plan({"prompt": "ten tokens", "max_tokens": 7}, LIMITS)
+    assert most_tokens(Admission(IDENTITY, plan, CARD, [], prompt_tokens=[10]), sizes) in (23, 24)

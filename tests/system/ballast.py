@@ -33,8 +33,8 @@ async def _visit(stack: Stack, work: Work) -> None:
         await topology.close()
 
 
-async def fill_server(stack: Stack) -> None:
-    """Store copies of copies until the server takes nothing any more, whatever the stream."""
+async def load_server(stack: Stack) -> None:
+    """Take most of the server's room with copies of copies, which takes a while. One copy's room stays free for what runs."""
 
     async def work(edge: Connection, topology: Connection) -> None:
         await _store_until(edge, _SIZES[0], _STREAM_FULL)
@@ -43,6 +43,17 @@ async def fill_server(stack: Stack) -> None:
             await _do(topology, f"STREAM.CREATE.BALLAST-{number}", config, but=_ACCOUNT_FULL)
         first = (await topology.api(f"STREAM.INFO.{STREAM_BLOBS}"))["state"]["first_seq"]
         await topology.api(f"STREAM.PURGE.{STREAM_BLOBS}", {"seq": first + 4})
+        await _store_until(edge, _SIZES[0], _SERVER_FULL)
+        await topology.api("STREAM.DELETE.BALLAST-0")
+        await topology.api(f"STREAM.PURGE.{STREAM_BLOBS}")
+
+    await _visit(stack, work)
+
+
+async def fill_server(stack: Stack) -> None:
+    """Behind `load_server`: store until the server takes nothing any more, whatever the stream."""
+
+    async def work(edge: Connection, topology: Connection) -> None:
         for size in _SIZES:
             await _store_until(edge, size, _SERVER_FULL)
 

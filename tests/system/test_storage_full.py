@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from tests.support.counts import full_or
-from tests.system.ballast import empty_server, fill_server, roll_journals
+from tests.system.ballast import empty_server, fill_server, load_server, roll_journals
 from tests.system.broker_state import QueueState, queue_state
 from tests.system.stack import KEY, Stack, running, until
 
@@ -24,7 +24,7 @@ WORKERS = 2
 SLOTS = 3
 RUNNING = WORKERS * SLOTS
 QUEUED = 2
-NUM_TOKENS = [240] * RUNNING + [20] * QUEUED
+NUM_TOKENS = [400] * RUNNING + [20] * QUEUED
 ALL = QueueState(RUNNING + QUEUED, RUNNING)
 # Longer than presence and leases last, so that by then nothing but the storage can be the reason.
 FULL_S = full_or(25, reduced=1)
@@ -154,6 +154,7 @@ async def ask_while_full(
 async def fill_and_empty(stack: Stack, expected: list[str]) -> None:
     async with client_of(stack) as client:
         pids = processes(stack)
+        await load_server(stack)
         answers = all_answers(client)
         await accepted(stack)
         try:

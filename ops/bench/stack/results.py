@@ -85,7 +85,7 @@ class IdleStreams:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """A queue of `num_requests`. Memory is the broker's, resident, in bytes; `meanwhile` are first tokens of requests
-    of class normal while the queue is long, `before` those without it."""
+    of class normal while the queue is long, with at least `num_left_meanwhile` in it, `before` those without it."""
 
     num_requests: int
     publish_s: float

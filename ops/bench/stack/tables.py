@@ -88,8 +88,8 @@ def _backlog(found: Backlog, table: Table) -> list[str]:
         f" {found.published_per_s:,.0f} a second, {found.broker_disk_bytes / _MIB:.1f} MiB on disk, the broker's memory"
         f" {found.broker_before_bytes / _MIB:.1f} MiB before and {found.broker_full_bytes / _MIB:.1f} MiB with all of"
         f" them. Then one worker with the echo runner: {found.drained_per_s:,.0f} requests a second over the first"
-        f" {found.num_drained:,}, with {found.num_left_meanwhile:,} still queued when the last request of class normal"
-        " was answered."
+        f" {found.num_drained:,}, with at least {found.num_left_meanwhile:,} queued while first tokens of class normal"
+        " were taken."
     )
     rows = [
         [name, f"{times.p50_ms:.1f}", f"{times.p99_ms:.1f}"]

@@ -68,10 +68,9 @@ def command(
     from ops.reload.sources import SettingsSources
     from ops.reload.worker import with_reloads
     from ops.serving.broker import broker_config
-    from ops.serving.calibrating import calibrate_plan, calibrator_of, is_serving
+    from ops.serving.calibrating import calibrator_of, is_serving, plan_process
     from ops.serving.ids import process_id
-    from ops.serving.plan import plan_models, planner_of, refuse_mixture
-    from ops.serving.sharing import share_process
+    from ops.serving.plan import planner_of
     from ops.serving.worker_models import CardPlanner, worker_model
     from ops.telemetry.tracing import open_tracer, require_packages
     from workers.config import WorkerConfig
@@ -84,14 +83,10 @@ def command(
     configure(level=settings.logging.level, form=settings.logging.format, process=own_id)
     require_packages(settings.tracing)
     has_own = bool(only) or (bool(settings.models) and not card)
-    plan = plan_models(settings, only=only) if has_own else ()
     stop_calibrating = threading.Event()
     # `up` has seen to it before; and where one serves, its requests should not wait for that.
     may_calibrate = not supervised and not is_serving(settings)
-    if may_calibrate and calibrate_plan(plan, settings, stop_calibrating):
-        plan = plan_models(settings, only=only)
-    plan = share_process(plan)
-    refuse_mixture(plan)
+    plan = plan_process(settings, only, stop_calibrating if may_calibrate else None) if has_own else ()
     planner = CardPlanner(
         lambda: planner_of(settings),
         plan,

@@ -5,6 +5,7 @@ from producer.edge.admission import Admission
 from producer.limits.charge import not_counted
 from producer.limits.limiter import Ask, Limiter
 from producer.limits.sizes import PromptSizes
+from schemas.requests import TokenPrompt
 
 
 class WithinLimits:
@@ -30,11 +31,15 @@ class WithinLimits:
 
 
 def most_tokens(admission: Admission, sizes: PromptSizes) -> int:
-    """What the call may come to: prompts as estimated, and the longest answers. No sequence outgrows the context."""
+    """What the call may come to: prompts as estimated, or as they were given in tokens, and the longest answers. No
+    sequence outgrows the context."""
     context = max((served.context for served in admission.serving), default=None)
     total = 0
-    for prompt_tokens, sampling in zip(admission.prompt_tokens, admission.plan.sampling, strict=True):
+    plan = admission.plan
+    for prompt, size, sampling in zip(plan.prompts, admission.prompt_tokens, plan.sampling, strict=True):
         answer = sampling.max_tokens if sampling.max_tokens is not None else admission.model.max_output_tokens
-        most = sizes.correct(admission.model.id, admission.plan.endpoint, prompt_tokens) + answer
+        if not isinstance(prompt, TokenPrompt):
+            size = sizes.correct(admission.model.id, plan.endpoint, size)
+        most = size + answer
         total += most if context is None else min(most, context)
     return total

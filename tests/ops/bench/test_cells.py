@@ -7,6 +7,7 @@ import pytest
 
 from ops.bench.cells import Cell
 from ops.bench.option_types import cells
+from ops.bench.page import write_page
 from ops.bench.plan import BenchPlan
 
 CONTEXT = click.Context(click.Command("bench"))
@@ -59,8 +60,6 @@ def test_servers_are_started_apart_for_long_texts() -> None:
 
 
 def test_a_run_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ops.bench.page import write_page
-
     monkeypatch.setattr(
         "sys.argv", ["bench", "--cells", "chat", "--llama-server", "/opt/x/llama-server", "--write-docs"]
     )

@@ -108,3 +108,10 @@ async def test_a_quick_arm_gets_more_requests() -> None:
     results = Results()
     await run_turns([arm], plan(rounds=1), results, lambda _: None)
     assert {count: each[0].num_requests for count, each in results.rounds["a"].items()} == {"c=1": 12, "c=8": 48}
+
+
+def test_facts_that_differ_between_starts_are_all_told() -> None:
+    results = Results()
+    for context in ("256", "1864", "256"):
+        results.note_facts("ours", {"backend": "torch", "context": context})
+    assert results.facts["ours"] == {"backend": "torch", "context": "256 / 1864"}
