@@ -34,7 +34,7 @@ async def _visit(stack: Stack, work: Work) -> None:
 
 
 async def load_server(stack: Stack) -> None:
-    """Take most of the server's room with copies of copies, which takes a while. One copy's room stays free for what runs."""
+    """Take most of the server's room with copies of copies, which takes a while, and leave one copy's room free."""
 
     async def work(edge: Connection, topology: Connection) -> None:
         await _store_until(edge, _SIZES[0], _STREAM_FULL)
