@@ -2,6 +2,8 @@
 
 A job is the publisher's own name for lines that belong together; its counts are what it published and the results that
 are there. Wire form: a version byte, then msgpack. JSON is accepted for a line, because a person may publish one.
+A job that came through an edge also has a record (bucket `batches`), and is queued as one `BatchSubmission` until its
+lines are.
 """
 
 import json
@@ -47,6 +49,43 @@ class BatchLine(_Message):
         return model if isinstance(model, str) else ""
 
 
+class BatchSubmission(_Message):
+    """A job of the bucket `batches` whose lines are still in its file: whoever takes this queues them."""
+
+    submission: JobId
+
+
+class LineError(_Message):
+    """What is wrong with a file of lines. `line` counts from 1; None for what concerns the whole file."""
+
+    code: str
+    message: str
+    line: int | None = None
+
+
+class BatchJob(_Message):
+    """The record of a job. Times are Unix seconds.
+
+    `owner` and `models` are those of the key that brought it: who may see it, and what it may use. `num_queued` of
+    `total` lines have been queued so far; both are None of a publisher's own job, which has a record only because it
+    was cancelled. `errors`: why it was refused as a whole. `cancelled_at`: no line is begun any more.
+    """
+
+    job: JobId
+    tenant: str
+    owner: str
+    models: tuple[str, ...] = ("*",)
+    url: BatchUrl = "/v1/chat/completions"
+    input_file: str = ""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    total: Annotated[int, Field(ge=0)] | None = None
+    num_queued: Annotated[int, Field(ge=0)] | None = None
+    errors: tuple[LineError, ...] = ()
+    created_at: int
+    expires_at: int
+    cancelled_at: int | None = None
+
+
 class BatchResult(_Message):
     """What became of a line: status and JSON body as the HTTP answer to it would have had them."""
 
@@ -76,6 +115,30 @@ def decode_line(payload: bytes) -> BatchLine:
     return _decode(BatchLine, payload, "batch line")
 
 
+def encode_submission(submission: BatchSubmission) -> bytes:
+    return _pack(submission)
+
+
+def decode_queued(payload: bytes) -> BatchLine | BatchSubmission:
+    """What stands in the queue. Raises CodecError naming the first bad field."""
+    fields = _fields(payload, "batch line")
+    is_submission = isinstance(fields, dict) and "submission" in fields
+    return (
+        _validate(BatchSubmission, fields, "batch submission")
+        if is_submission
+        else _validate(BatchLine, fields, "batch line")
+    )
+
+
+def encode_job(job: BatchJob) -> bytes:
+    return _pack(job)
+
+
+def decode_job(payload: bytes) -> BatchJob:
+    """Raises CodecError naming the first bad field."""
+    return _decode(BatchJob, payload, "batch job")
+
+
 def encode_result(result: BatchResult) -> bytes:
     return _pack(result)
 
@@ -94,15 +157,23 @@ def _pack(message: _Message) -> bytes:
 
 
 def _decode(kind: type[_M], payload: bytes, name: str) -> _M:
+    return _validate(kind, _fields(payload, name), name)
+
+
+def _fields(payload: bytes, name: str) -> Any:
     try:
-        fields = json.loads(payload) if payload[:1] == b"{" else _unpack(payload)
+        return json.loads(payload) if payload[:1] == b"{" else _unpack(payload)
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise CodecError(f"{name}: {error}") from error
+
+
+def _validate(kind: type[_M], fields: Any, name: str) -> _M:
+    try:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CodecError(f"{name} field {where}: {first['msg']}") from error
-    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise CodecError(f"{name}: {error}") from error
 
 
 def _unpack(payload: bytes) -> Any:
