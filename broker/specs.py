@@ -8,9 +8,11 @@ from broker.subjects import (
     AUDIT_ALL,
     BATCH_ALL,
     BATCH_CONSUMER,
+    BUCKET_BATCHES,
     BUCKET_MODELS,
     BUCKET_POLICY,
     BUCKET_WORKERS,
+    FILES_ALL,
     LIMITS_ALL,
     LIMITS_DAILY_ALL,
     RESULTS_ALL,
@@ -18,6 +20,7 @@ from broker.subjects import (
     STREAM_BATCH,
     STREAM_BLOBS,
     STREAM_DLQ,
+    STREAM_FILES,
     STREAM_LIMITS,
     STREAM_LIMITS_DAILY,
     STREAM_REQUESTS,
@@ -40,6 +43,9 @@ ACK_WAIT_CLUSTER_S = 20
 JOURNAL_AGE_S = 3600
 PRESENCE_TTL_S = 6
 RESULTS_AGE_S = 7 * 86400
+FILES_AGE_S = 7 * 86400
+# A record goes before the first of its results, which may be a day younger: what is counted is complete.
+JOBS_AGE_S = RESULTS_AGE_S - 86400
 # A share of the smallest budget must still hold one message of the largest size.
 MIN_BUDGET_BYTES = 512 * _MIB
 MAX_BUDGET_BYTES = 64 * _GIB
@@ -168,6 +174,16 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
         "duplicate_window": 120 * _SECOND,
         "allow_direct": True,
     }
+    # Full: no more files are taken. Those that are there may be what batches are made of.
+    files = {
+        **common,
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": FILES_AGE_S * _SECOND,
+        "max_bytes": budget // 32,
+        "allow_direct": True,
+    }
     return [
         StreamSpec(STREAM_REQUESTS, ("inferflux.req.>",), requests),
         StreamSpec(STREAM_TOKENS, ("inferflux.tok.>",), tokens),
@@ -176,6 +192,7 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
         StreamSpec(STREAM_AUDIT, (AUDIT_ALL,), audit),
         StreamSpec(STREAM_BATCH, (BATCH_ALL,), batch),
         StreamSpec(STREAM_RESULTS, (RESULTS_ALL,), results),
+        StreamSpec(STREAM_FILES, (FILES_ALL,), files),
         StreamSpec(STREAM_LIMITS, (LIMITS_ALL,), _counters(replicas, "memory", 180, 64 * _MIB)),
         StreamSpec(STREAM_LIMITS_DAILY, (LIMITS_DAILY_ALL,), _counters(replicas, "file", 2 * 86400, budget // 64)),
         *(bucket.stream(replicas) for bucket in bucket_specs(budget)),
@@ -202,6 +219,7 @@ def bucket_specs(budget: int) -> list[BucketSpec]:
         BucketSpec(BUCKET_MODELS, max_bytes=budget // 64, history=10),
         BucketSpec(BUCKET_POLICY, max_bytes=budget // 64, history=64),
         BucketSpec(BUCKET_WORKERS, max_bytes=budget // 64, ttl_s=PRESENCE_TTL_S),
+        BucketSpec(BUCKET_BATCHES, max_bytes=budget // 64, ttl_s=JOBS_AGE_S),
     ]
 
 

@@ -9,6 +9,7 @@ inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is 
 inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
 inferflux.batch.<tenant>.<model>                lines of offline batches, a work queue
 inferflux.result.<tenant>.<job>.<line>          what became of each line
+inferflux.file.<tenant>.<id>.{head,<n>}          files, a head and chunks
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -31,10 +32,12 @@ STREAM_LIMITS = "INFERFLUX_LIMITS"
 STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
 STREAM_BATCH = "INFERFLUX_BATCH"
 STREAM_RESULTS = "INFERFLUX_RESULTS"
+STREAM_FILES = "INFERFLUX_FILES"
 BATCH_CONSUMER = "drain"
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
+BUCKET_BATCHES = "batches"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EDGES_WAITING = "inferflux.ctl.edge.waiting.*"
@@ -45,6 +48,7 @@ DLQ_ALL = "inferflux.dlq.>"
 AUDIT_ALL = "inferflux.audit.>"
 BATCH_ALL = "inferflux.batch.*.*"
 RESULTS_ALL = "inferflux.result.*.*.*"
+FILES_ALL = "inferflux.file.*.*.*"
 LIMITS_ALL = "inferflux.limit.minute.>"
 LIMITS_DAILY_ALL = "inferflux.limit.day.>"
 LIVE_ALL = "inferflux.live.*.*"
@@ -288,6 +292,20 @@ def result_subject(tenant: str, job: str, index: int) -> str:
 def blob_subject(blob_id: str, index: int | str) -> str:
     """Subject of a chunk; `index` "*" for all of them."""
     return f"inferflux.blob.{blob_id}.{index}"
+
+
+def file_subject(tenant: str, file_id: str, part: int | str) -> str:
+    """Of a file's "head" or a chunk; `part` "*" for all of it, `file_id` "*" for any. Raises ValueError on a bad id."""
+    if file_id != "*" and not is_valid_id(file_id):
+        raise ValueError(f"not a valid id: {file_id!r}")
+    return f"inferflux.file.{encode_token(tenant)}.{file_id}.{part}"
+
+
+def job_subject(tenant: str | None, job: str) -> str:
+    """Of the record of a batch job; `job` "*" for all, `tenant` None for any. Raises ValueError on a bad id."""
+    if job != "*" and not is_valid_id(job):
+        raise ValueError(f"not a valid id: {job!r}")
+    return f"$KV.{BUCKET_BATCHES}.{encode_token(tenant) if tenant is not None else '*'}.{job}"
 
 
 def bucket_stream(bucket: str) -> str:

@@ -74,13 +74,13 @@ class BatchJob(_Message):
     job: JobId
     tenant: str
     owner: str
-    models: tuple[str, ...] = ("*",)
+    models: Annotated[tuple[str, ...], Field(strict=False)] = ("*",)
     url: BatchUrl = "/v1/chat/completions"
     input_file: str = ""
     metadata: dict[str, str] = Field(default_factory=dict)
     total: Annotated[int, Field(ge=0)] | None = None
     num_queued: Annotated[int, Field(ge=0)] | None = None
-    errors: tuple[LineError, ...] = ()
+    errors: Annotated[tuple[LineError, ...], Field(strict=False)] = ()
     created_at: int
     expires_at: int
     cancelled_at: int | None = None
