@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from broker.subjects import (
     AUDIT_ALL,
-    BATCH_CONSUMER,
     BUCKET_MODELS,
     BUCKET_POLICY,
     BUCKET_WORKERS,
@@ -162,10 +161,12 @@ _PERMISSIONS = {
             AUDIT_ALL,
             *_follow(STREAM_AUDIT),
             f"$JS.API.STREAM.MSG.GET.{STREAM_AUDIT}",
-            # Take lines of batches, and write what became of them.
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.{BATCH_CONSUMER}",
+            # Take lines of batches; write, read and drop what became of them.
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.*",
             f"$JS.ACK.{STREAM_BATCH}.>",
             RESULTS_ALL,
+            f"$JS.API.DIRECT.GET.{STREAM_RESULTS}",
+            f"$JS.API.STREAM.PURGE.{STREAM_RESULTS}",
         ),
         subscribe=("inferflux.ctl.edge.>", LIVE_ALL),
     ),

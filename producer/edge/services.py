@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
@@ -24,6 +24,7 @@ from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
 from producer.edge.background import Background
+from producer.edge.batch.hooks import BatchHooks
 from producer.edge.calls import Call, LiveCalls
 from producer.edge.demand import Demand
 from producer.edge.drain import Drain
@@ -109,6 +110,7 @@ class Services:
     limiter: Limiter
     filters: Sequence[FilterFactory] = ()
     tracer: Tracer = NO_TRACER
+    batch: BatchHooks = field(default_factory=BatchHooks)
 
     @property
     def is_reachable(self) -> bool:
