@@ -68,10 +68,8 @@ class BatchJobs:
         raise BrokerUnavailable(f"others keep writing the record of {job}")
 
     async def list(self, tenant: str | None) -> list[BatchJob]:
-        """All of a tenant, or with None of all. A replica that answers may lack the newest. Raises BrokerUnavailable."""
-        records = await read_records(
-            self._connection, _STREAM, job_subject(tenant, "*"), is_complete=lambda _: True
-        )
+        """All of a tenant, or with None all. A replica that answers may lack the newest. Raises BrokerUnavailable."""
+        records = await read_records(self._connection, _STREAM, job_subject(tenant, "*"), is_complete=lambda _: True)
         found = []
         for record in records:
             if record.payload:
@@ -89,7 +87,9 @@ class BatchJobs:
 
     async def last_result_at(self, tenant: str, job: str) -> float | None:
         """When the last result of a job was written, by the broker's clock. Raises BrokerUnavailable."""
-        record = await get_record(self._connection, STREAM_RESULTS, {"last_by_subj": f"{tenant_results(tenant)[:-1]}{job}.>"})
+        record = await get_record(
+            self._connection, STREAM_RESULTS, {"last_by_subj": f"{tenant_results(tenant)[:-1]}{job}.>"}
+        )
         return record.stored_at if record is not None else None
 
     async def _get(self, tenant: str, job: str) -> _Stored | None:

@@ -1,12 +1,10 @@
 """A tenant's side of offline batches: publish lines, read what became of them. Role batch of that tenant."""
 
-import json
-
 from broker.connection import Connection
 from broker.errors import ApiError
 from broker.inbox import status
 from broker.outcomes import PubAck
-from broker.subjects import STREAM_RESULTS, batch_subject, result_subject
+from broker.subjects import STREAM_RESULTS, ResultEnd, batch_subject, result_subject
 from schemas.batch import BatchLine, BatchResult, decode_result, encode_line
 
 
@@ -31,10 +29,13 @@ class BatchPublisher:
 
     async def result(self, job: str, index: int) -> BatchResult | None:
         """What became of a line; None while nobody knows. Raises NoResponders, BrokerTimeout, CodecError, ApiError."""
-        subject = result_subject(self._tenant, job, index)
-        answer = await self._connection.request(
-            f"$JS.API.DIRECT.GET.{STREAM_RESULTS}.{subject}", json.dumps({}).encode()
-        )
+        for end in ResultEnd:
+            if (found := await self._result(result_subject(self._tenant, job, index, end))) is not None:
+                return found
+        return None
+
+    async def _result(self, subject: str) -> BatchResult | None:
+        answer = await self._connection.request(f"$JS.API.DIRECT.GET.{STREAM_RESULTS}.{subject}", b"{}")
         match status(answer):
             case None:
                 return decode_result(answer.data)

@@ -1,116 +1,147 @@
-"""An edge's side of offline batches: take lines, write what became of them."""
+"""An edge's side of offline batches: take lines, lane by lane, and write what became of them."""
 
 import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from itertools import count
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from broker.batch_lease import BatchLease
 from broker.connection import Connection
 from broker.delivered import Delivered
-from broker.errors import ApiError, WrongSequence
+from broker.errors import ApiError, BrokerError, WrongSequence
 from broker.inbox import status
 from broker.outcomes import Expect
-from broker.subjects import BATCH_CONSUMER, STREAM_BATCH, parse_batch, result_subject
-from schemas.batch import BatchLine, BatchResult, decode_line, encode_result
+from broker.subjects import STREAM_BATCH, ResultEnd, batch_consumer, result_subject
+from schemas.batch import BatchResult, encode_result
 
+__all__ = ["BatchLease", "BatchQueue"]
 _log = logging.getLogger("inferflux.broker.batch_queue")
 
-# A process that leaves waits for the end of its pull.
-_EXPIRES_S = 1.0
-_ANSWER_S = 2.0
-_NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.{BATCH_CONSUMER}"
-_ASK = json.dumps({"batch": 1, "expires": int(_EXPIRES_S * 1e9)}).encode()
+_WAIT_S = 30.0
+# After the server's own end of a pull: then its answer is lost.
+_GRACE_S = 2.0
+_CONNECT_S = 60.0
 
 
-class BatchLease(Delivered):
-    """A line of a batch that this edge works at. `tenant` and `model` are those of its subject, which is guarded."""
+class _Pull:
+    """One line asked for. What comes for a pull that is over goes back."""
 
-    def __init__(self, connection: Connection, message: Msg) -> None:
-        super().__init__(connection, message.reply)
-        self.tenant, self.model = parse_batch(message.subject)
-        self._payload = message.data
+    def __init__(self, lane: int) -> None:
+        self.lane = lane
+        self.answer: asyncio.Future[BatchLease | None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def key(self) -> str:
-        """Names this line for ever, also when the stream is made anew and counts from 1 again."""
-        return f"{STREAM_BATCH}.{self.stream_seq}.{self.stored_ns}"
-
-    def line(self) -> BatchLine:
-        """Raises CodecError."""
-        return decode_line(self._payload)
+    def end(self, lease: BatchLease | None = None) -> bool:
+        """False when it was over before."""
+        if self.answer.done():
+            return False
+        self.answer.set_result(lease)
+        return True
 
 
 class BatchQueue:
-    """Used by one edge, from its loop; one line at a time is asked for."""
+    """Used by one edge, from its loop; of each lane one line at a time is asked for.
 
-    def __init__(self, connection: Connection) -> None:
+    `wait_s` is how long the server keeps the question for a line. `on_dropped` hears of what no subject of ours is on.
+    """
+
+    def __init__(
+        self, connection: Connection, *, wait_s: float = _WAIT_S, on_dropped: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._connection = connection
+        self._wait_s = wait_s
+        self._on_dropped = on_dropped
+        self._ask = json.dumps({"batch": 1, "expires": int(wait_s * 1e9)}).encode()
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._tokens = count()
-        self._asked = ""
-        self._answer: asyncio.Future[BatchLease | None] | None = None
+        self._pulls: dict[str, _Pull] = {}
 
     async def start(self) -> None:
         """Be able to take lines."""
         self._inbox = self._connection.raw.new_inbox()
         self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
+        self._connection.on_reconnect(self._forget)
 
     async def close(self) -> None:
-        """Only when nothing is asked for: what is on its way would wait for ack_wait."""
-        if self._subscription is not None:
+        """Ask no more; what is on its way is given back."""
+        self._connection.remove_on_reconnect(self._forget)
+        await self._forget()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
             with contextlib.suppress(nats.errors.Error):
-                await self._subscription.unsubscribe()
-            self._subscription = None
+                await subscription.drain()  # type: ignore[no-untyped-call]
 
-    async def next(self) -> BatchLease | None:
-        """The next line, waited for a second. Raises ApiError: the queue is not there, or cannot say."""
+    async def next(self, lane: int) -> BatchLease | None:
+        """The next line of a lane; None when there was none for a while, or the connection was lost.
+
+        Raises ApiError: the queue is not there, or cannot say.
+        """
         assert self._subscription is not None, "not started"
-        self._asked = f"{self._inbox}.{next(self._tokens)}"
-        self._answer = asyncio.get_running_loop().create_future()
-        await self._connection.publish(_NEXT, _ASK, reply=self._asked)
+        if not await self._connection.wait_connected(_CONNECT_S):
+            return None
+        token, pull = str(next(self._tokens)), _Pull(lane)
+        self._pulls[token] = pull
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                return await self._answer
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.{batch_consumer(lane)}"
+            await self._connection.publish(subject, self._ask, reply=f"{self._inbox}.{token}")
+            async with asyncio.timeout(self._wait_s + _GRACE_S):
+                return await pull.answer
         except TimeoutError:
             return None
         finally:
-            self._answer = None
-
-    async def _on_message(self, message: Msg) -> None:
-        is_awaited = self._answer is not None and not self._answer.done()
-        if message.reply:
-            try:
-                lease = BatchLease(self._connection, message)
-            except ValueError as error:
-                _log.warning("a line of a batch is dropped: %s", error)
-                await Delivered(self._connection, message.reply).term()
-                return
-            if is_awaited and self._answer is not None:
-                self._answer.set_result(lease)
-            else:
-                await lease.nak()
-            return
-        # Only the server's own messages carry our subject.
-        code = status(message)
-        if not is_awaited or self._answer is None or message.subject != self._asked or code is None or code == "100":
-            return
-        if code in ("404", "408"):
-            self._answer.set_result(None)
-        else:
-            self._answer.set_exception(ApiError(int(code), 0, (message.headers or {}).get("Description", "")))
+            del self._pulls[token]
 
     async def publish_result(self, tenant: str, result: BatchResult) -> None:
-        """Store what became of a line, once: what is there already stays. Raises StreamFull, BrokerUnavailable."""
+        """Store what became of a line, once: what is there already stays.
+
+        Raises StreamFull, PayloadTooLarge, BrokerUnavailable.
+        """
+        end = ResultEnd.FAILED if result.is_failed else ResultEnd.DONE
+        any_end = result_subject(tenant, result.job, result.index, "*")
         with contextlib.suppress(WrongSequence):  # another edge has, or we have and the answer was lost
             await self._connection.publish_acked(
-                result_subject(tenant, result.job, result.index),
+                result_subject(tenant, result.job, result.index, end),
                 encode_result(result),
                 msg_id=result.request_id,
-                expect=Expect(0),
+                expect=Expect(0, any_end),
             )
+
+    async def _forget(self) -> None:
+        """The server has forgotten what it was asked."""
+        for pull in self._pulls.values():
+            pull.end()
+
+    async def _on_message(self, message: Msg) -> None:
+        if message.reply:
+            await self._take(message)
+            return
+        # Only the server's own messages carry our subject.
+        pull = self._pulls.get(message.subject.rpartition(".")[2])
+        code = status(message)
+        if pull is None or code is None or code == "100":
+            return
+        if code in ("404", "408"):
+            pull.end()
+        elif not pull.answer.done():
+            pull.answer.set_exception(ApiError(int(code), 0, (message.headers or {}).get("Description", "")))
+
+    async def _take(self, message: Msg) -> None:
+        try:
+            lease = BatchLease(self._connection, message)
+        except ValueError as error:
+            await self._drop(message, str(error))
+            return
+        if not any(pull.lane == lease.lane and pull.end(lease) for pull in self._pulls.values()):
+            await lease.nak()
+
+    async def _drop(self, message: Msg, reason: str) -> None:
+        _log.warning("a line of a batch is dropped: %s", reason)
+        self._on_dropped(reason)
+        with contextlib.suppress(BrokerError):
+            await Delivered(self._connection, message.reply).term()

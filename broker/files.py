@@ -84,9 +84,7 @@ async def find_file(connection: Connection, tenant: str, file_id: str) -> Stored
 
 async def list_files(connection: Connection, tenant: str) -> list[StoredFile]:
     """All files of a tenant. A replica that answers may lack the newest. Raises BrokerUnavailable."""
-    records = await read_records(
-        connection, STREAM_FILES, file_subject(tenant, "*", _HEAD), is_complete=lambda _: True
-    )
+    records = await read_records(connection, STREAM_FILES, file_subject(tenant, "*", _HEAD), is_complete=lambda _: True)
     return [file for record in records if (file := _parse(record.payload)) is not None]
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from broker.subjects import (
     AUDIT_ALL,
     BATCH_ALL,
-    BATCH_CONSUMER,
     BUCKET_BATCHES,
     BUCKET_MODELS,
     BUCKET_POLICY,
@@ -166,8 +165,8 @@ _PERMISSIONS = {
             AUDIT_ALL,
             *_follow(STREAM_AUDIT),
             f"$JS.API.STREAM.MSG.GET.{STREAM_AUDIT}",
-            # Take lines of batches, and write what became of them.
-            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.{BATCH_CONSUMER}",
+            # Take lines of batches; write, read and drop what became of them.
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM_BATCH}.*",
             f"$JS.ACK.{STREAM_BATCH}.>",
             RESULTS_ALL,
             # Keep files and jobs of tenants, queue their lines, and tell when the last result came.
@@ -180,6 +179,8 @@ _PERMISSIONS = {
             f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_BATCHES)}",
             BATCH_ALL,
             f"$JS.API.STREAM.MSG.GET.{STREAM_RESULTS}",
+            f"$JS.API.DIRECT.GET.{STREAM_RESULTS}",
+            f"$JS.API.STREAM.PURGE.{STREAM_RESULTS}",
         ),
         subscribe=("inferflux.ctl.edge.>", LIVE_ALL),
     ),

@@ -7,7 +7,8 @@ from typing import Any
 from broker.subjects import (
     AUDIT_ALL,
     BATCH_ALL,
-    BATCH_CONSUMER,
+    BATCH_LANES,
+    BATCH_STORED_AS,
     BUCKET_BATCHES,
     BUCKET_MODELS,
     BUCKET_POLICY,
@@ -26,6 +27,8 @@ from broker.subjects import (
     STREAM_REQUESTS,
     STREAM_RESULTS,
     STREAM_TOKENS,
+    batch_consumer,
+    batch_lane,
     bucket_stream,
     bucket_subject,
     consumer_name,
@@ -156,12 +159,14 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
     dlq = {**common, "retention": "limits", "discard": "old", "max_age": 7 * 86400 * _SECOND, "max_bytes": budget // 16}
     # Never dropped by age: a chain with a hole proves nothing. When it is full, administration stops.
     audit = {**common, "retention": "limits", "discard": "new", "max_bytes": budget // 32, "allow_direct": True}
+    # A lane for each tenant and model, so that one with many lines does not stand before the others.
     batch = {
         **common,
         "retention": "workqueue",
         "discard": "new",
         "max_bytes": budget // 64,
         "duplicate_window": 120 * _SECOND,
+        "subject_transform": {"src": BATCH_ALL, "dest": BATCH_STORED_AS},
     }
     # Full: no more lines are taken. What is there may not have been fetched yet.
     results = {
@@ -240,9 +245,10 @@ def consumer_specs(models: Iterable[ModelCard], *, replicas: int, lanes: int) ->
     ]
 
 
-def batch_consumer(*, replicas: int) -> ConsumerSpec:
-    """The one that all edges take lines of batches from, in the order in which they came."""
-    return ConsumerSpec(BATCH_CONSUMER, BATCH_ALL, _consumer_settings(replicas), STREAM_BATCH)
+def batch_consumers(*, replicas: int) -> list[ConsumerSpec]:
+    """A consumer per lane of the queue of lines, shared by all edges."""
+    settings = _consumer_settings(replicas)
+    return [ConsumerSpec(batch_consumer(lane), batch_lane(lane), settings, STREAM_BATCH) for lane in range(BATCH_LANES)]
 
 
 def _consumer_settings(replicas: int) -> dict[str, Any]:

@@ -7,9 +7,10 @@ inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is a part of the window, or a lease
 inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
-inferflux.batch.<tenant>.<model>                lines of offline batches, a work queue
-inferflux.result.<tenant>.<job>.<line>          what became of each line
-inferflux.file.<tenant>.<id>.{head,<n>}          files, a head and chunks
+inferflux.batch.<tenant>.<model>                lines of offline batches; stored, in a work queue, as
+inferflux.batch.<lane>.<tenant>.<model>         with a lane for each tenant and model
+inferflux.result.<tenant>.<job>.<line>.<end>    what became of each line; <end> is done or failed
+inferflux.file.<tenant>.<id>.{head,<n>}         files of tenants, a head and chunks
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -19,7 +20,8 @@ inferflux.evt.<request>.<event>                 transitions for people and tools
 
 import re
 import secrets
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from schemas.requests import PriorityClass
 
@@ -33,7 +35,8 @@ STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
 STREAM_BATCH = "INFERFLUX_BATCH"
 STREAM_RESULTS = "INFERFLUX_RESULTS"
 STREAM_FILES = "INFERFLUX_FILES"
-BATCH_CONSUMER = "drain"
+# Of the queue of lines; a deployment's consumers, hence fixed.
+BATCH_LANES = 16
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
@@ -47,8 +50,10 @@ CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
 AUDIT_ALL = "inferflux.audit.>"
 BATCH_ALL = "inferflux.batch.*.*"
-RESULTS_ALL = "inferflux.result.*.*.*"
 FILES_ALL = "inferflux.file.*.*.*"
+# Which lane is the server's choice, by a hash of tenant and model.
+BATCH_STORED_AS = f"inferflux.batch.{{{{partition({BATCH_LANES},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}"
+RESULTS_ALL = "inferflux.result.*.*.*.*"
 LIMITS_ALL = "inferflux.limit.minute.>"
 LIMITS_DAILY_ALL = "inferflux.limit.day.>"
 LIVE_ALL = "inferflux.live.*.*"
@@ -95,9 +100,17 @@ class DeadLetterName(NamedTuple):
     request_id: str
 
 
-class BatchName(NamedTuple):
-    """The subject of a line of a batch, taken apart: whose it is, and for which model."""
+class ResultEnd(StrEnum):
+    """How a line ended: with an answer, or with an error."""
 
+    DONE = "done"
+    FAILED = "failed"
+
+
+class BatchName(NamedTuple):
+    """The subject under which a line of a batch is stored, taken apart: whose it is, and for which model."""
+
+    lane: int
     tenant: str
     model: str
 
@@ -274,19 +287,29 @@ def batch_subject(tenant: str, model: str) -> str:
     return f"inferflux.batch.{encode_token(tenant)}.{encode_token(model)}"
 
 
+def batch_lane(lane: int) -> str:
+    """All lines of a lane, as they are stored."""
+    return f"inferflux.batch.{lane}.*.*"
+
+
+def batch_consumer(lane: int) -> str:
+    """What all edges take the lines of a lane from."""
+    return f"lane-{lane}"
+
+
 def parse_batch(subject: str) -> BatchName:
-    """Take the subject of a line apart. Raises ValueError."""
+    """Take the subject of a stored line apart. Raises ValueError."""
     match subject.split("."):
-        case ["inferflux", "batch", tenant, model]:
-            return BatchName(decode_token(tenant), decode_token(model))
+        case ["inferflux", "batch", lane, tenant, model] if lane.isdecimal():
+            return BatchName(int(lane), decode_token(tenant), decode_token(model))
     raise ValueError(f"not a batch subject: {subject!r}")
 
 
-def result_subject(tenant: str, job: str, index: int) -> str:
-    """Where the answer to one line stands. Raises ValueError on a job id that is not valid."""
+def result_subject(tenant: str, job: str, index: int | str, end: ResultEnd | Literal["*"]) -> str:
+    """Where the answer to one line stands; `index` and `end` "*" for any. Raises ValueError on an invalid job id."""
     if not is_valid_id(job):
         raise ValueError(f"not a valid id: {job!r}")
-    return f"inferflux.result.{encode_token(tenant)}.{job}.{index}"
+    return f"inferflux.result.{encode_token(tenant)}.{job}.{index}.{end}"
 
 
 def blob_subject(blob_id: str, index: int | str) -> str:

@@ -12,7 +12,7 @@ from broker.outcomes import is_transient
 from broker.specs import (
     ConsumerSpec,
     StreamSpec,
-    batch_consumer,
+    batch_consumers,
     consumer_specs,
     disk_budget,
     request_cap,
@@ -119,7 +119,7 @@ class Topology:
         plan: list[tuple[Change, dict[str, Any]]] = []
         for stream in streams:
             plan += await self._plan_stream(stream, keep_cap=models is None)
-        plan += await self._plan_consumers(STREAM_BATCH, [batch_consumer(replicas=self._replicas)])
+        plan += await self._plan_consumers(STREAM_BATCH, batch_consumers(replicas=self._replicas))
         if models is None:
             return plan
         consumers = consumer_specs(models, replicas=self._replicas, lanes=self._lanes)

@@ -97,12 +97,24 @@ class BatchResult(_Message):
     body: dict[str, Any]
 
     @property
+    def is_failed(self) -> bool:
+        return self.status_code >= 400
+
+    @property
     def error(self) -> dict[str, Any] | None:
         """The error object of the body; None of a line that was answered."""
-        if self.status_code < 400:
+        if not self.is_failed:
             return None
         error: dict[str, Any] = self.body["error"]
         return error
+
+
+class LineAddress(_Message):
+    """Where the result of a line belongs."""
+
+    job: JobId
+    index: LineIndex
+    custom_id: CustomId
 
 
 def encode_line(line: BatchLine) -> bytes:
@@ -128,6 +140,23 @@ def decode_queued(payload: bytes) -> BatchLine | BatchSubmission:
         if is_submission
         else _validate(BatchLine, fields, "batch line")
     )
+
+
+def read_address(payload: bytes) -> LineAddress | None:
+    """Where the result of a line belongs whose other fields cannot be read; None when these cannot either.
+
+    Without a readable `custom_id` it is called by its index.
+    """
+    try:
+        fields = _fields(payload, "batch line")
+        name = {"job": fields["job"], "index": fields["index"]}
+        address = _validate(LineAddress, name | {"custom_id": str(name["index"])}, "batch line")
+    except (CodecError, TypeError, KeyError, IndexError):
+        return None
+    try:
+        return _validate(LineAddress, name | {"custom_id": fields.get("custom_id")}, "batch line")
+    except CodecError:
+        return address
 
 
 def encode_job(job: BatchJob) -> bytes:

@@ -53,6 +53,8 @@ class ErrorCode(StrEnum):
     POLICY_DENIED = "policy_denied"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
+    BATCH_CANCELLED = "batch_cancelled"
+    BATCH_EXPIRED = "batch_expired"
     SLOW_READER = "slow_reader"
 
 
@@ -101,6 +103,9 @@ _KINDS = {
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),
+    # Of lines of a batch that nobody begins any more.
+    ErrorCode.BATCH_CANCELLED: ErrorKind(409, _INVALID),
+    ErrorCode.BATCH_EXPIRED: ErrorKind(409, _INVALID),
     # Seen only at the end of a stream that was cut.
     ErrorCode.SLOW_READER: ErrorKind(429, "rate_limit_error"),
 }

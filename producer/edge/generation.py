@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from producer.edge.answering import answer
 from producer.edge.arrivals import Arrival
-from producer.edge.audited import note_refused_call
+from producer.edge.audited import note_refused_call, peer_of
 from producer.edge.body import Pace, read_json
 from producer.edge.calls import Call
 from producer.edge.context import context_of
@@ -62,7 +62,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
                 raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)
-        note_refused_call(services.audit, request, model, error)
+        note_refused_call(services.audit, context_of(request), peer_of(request), model, error)
         _log.info("refused", request_id=context_of(request).request_id, model=model, code=str(error.code))
         raise
     reader = Reader(

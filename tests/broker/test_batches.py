@@ -1,5 +1,6 @@
 """Lines of batches and their results through a real server, each side with its own login."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ from broker.batch_queue import BatchLease, BatchQueue
 from broker.connection import BrokerConfig, Connection
 from broker.errors import Refused
 from broker.roles import Role
-from broker.subjects import batch_subject, parse_batch, result_subject
+from broker.subjects import BATCH_LANES, ResultEnd, batch_subject, parse_batch, result_subject
 from schemas.batch import BatchLine, BatchResult, decode_line, decode_result, encode_line, encode_result
 from schemas.codec import CodecError
 from tests.conftest import Broker
@@ -39,14 +40,22 @@ async def publishers(broker: Broker) -> AsyncIterator[tuple[BatchPublisher, Batc
 
 @pytest.fixture
 async def queue(broker: Broker) -> AsyncIterator[BatchQueue]:
-    queue = BatchQueue(broker.edge)
+    queue = BatchQueue(broker.edge, wait_s=0.2)
     await queue.start()
     yield queue
     await queue.close()
 
 
+async def _look(queue: BatchQueue) -> BatchLease | None:
+    """A line of whichever lane has one."""
+    found = [lease for lease in await asyncio.gather(*map(queue.next, range(BATCH_LANES))) if lease is not None]
+    for lease in found[1:]:
+        await lease.nak()
+    return found[0] if found else None
+
+
 async def _take(queue: BatchQueue) -> BatchLease:
-    while (lease := await queue.next()) is None:
+    while (lease := await _look(queue)) is None:
         pass
     return lease
 
@@ -59,13 +68,13 @@ async def test_a_line_comes_to_an_edge_and_its_result_to_its_tenant_alone(
     first = await acme.publish(line)
     assert (await acme.publish(line)).duplicate
     lease = await _take(queue)
-    assert (lease.tenant, lease.model, lease.line(), lease.stream_seq) == ("acme", "echo", line, first.seq)
+    assert (lease.tenant, lease.model, lease.queued(), lease.stream_seq) == ("acme", "echo", line, first.seq)
     assert await acme.result("j1", 7) is None
     await queue.publish_result(lease.tenant, _result(line))
     await lease.ack()
     assert await acme.result("j1", 7) == _result(line)
     assert await other.result("j1", 7) is None
-    assert await queue.next() is None
+    assert await _look(queue) is None
 
 
 async def test_the_first_result_of_a_line_stands(
@@ -94,19 +103,24 @@ async def test_a_tenant_may_do_no_more(broker: Broker) -> None:
     try:
         for subject in (
             batch_subject("other", "echo"),
-            result_subject("acme", "j1", 0),
+            result_subject("acme", "j1", 0, ResultEnd.DONE),
+            "inferflux.batch.0.acme.echo",
             "inferflux.req.echo.high.0",
-            "$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.drain",
+            "$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.lane-0",
             "$JS.API.DIRECT.GET.INFERFLUX_RESULTS",
-            f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('other', 'j1', 0)}",
+            f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('other', 'j1', 0, ResultEnd.DONE)}",
             "$JS.API.STREAM.INFO.INFERFLUX_BATCH",
         ):
             with pytest.raises(Refused):
                 await connection.request(subject, b"{}")
         # Another tenant's result is not reached by asking for another one than the subject names.
         await BatchQueue(broker.edge).publish_result("other", _result(batch_line("j1", 0)))
-        own = f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('acme', 'j1', 0)}"
-        for query in (b'{"seq": 1}', b'{"last_by_subj": "inferflux.result.other.j1.0"}', b'{"batch": 9, "seq": 1}'):
+        own = f"$JS.API.DIRECT.GET.INFERFLUX_RESULTS.{result_subject('acme', 'j1', 0, ResultEnd.DONE)}"
+        for query in (
+            b'{"seq": 1}',
+            b'{"last_by_subj": "inferflux.result.other.j1.0.done"}',
+            b'{"batch": 9, "seq": 1}',
+        ):
             answer = await connection.request(own, query)
             assert b"choices" not in answer.data
     finally:
@@ -114,7 +128,7 @@ async def test_a_tenant_may_do_no_more(broker: Broker) -> None:
 
 
 async def test_a_worker_may_neither_take_lines_nor_write_results(broker: Broker) -> None:
-    for subject in ("$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.drain", result_subject("acme", "j1", 0)):
+    for subject in ("$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_BATCH.lane-0", "inferflux.result.acme.j1.0.done"):
         with pytest.raises(Refused):
             await broker.worker.request(subject, b"{}")
 
@@ -125,7 +139,7 @@ async def test_a_subject_that_names_no_model_is_dropped(broker: Broker, queue: B
     await connection.publish_acked("inferflux.batch.acme.a$b", b"{}", msg_id="bad")
     await connection.publish_acked(batch_subject("acme", "echo"), encode_line(batch_line("j1", 0)), msg_id="good")
     await connection.close()
-    assert (await _take(queue)).line() == batch_line("j1", 0)
+    assert (await _take(queue)).queued() == batch_line("j1", 0)
 
 
 async def test_a_line_without_a_model_is_not_published(publishers: tuple[BatchPublisher, BatchPublisher]) -> None:
@@ -134,11 +148,12 @@ async def test_a_line_without_a_model_is_not_published(publishers: tuple[BatchPu
 
 
 def test_subjects_name_any_tenant_and_model() -> None:
-    assert parse_batch(batch_subject("ac.me", "org/model:1")) == ("ac.me", "org/model:1")
+    assert batch_subject("ac.me", "org/model:1") == "inferflux.batch.ac=2Eme.org=2Fmodel=3A1"
+    assert parse_batch("inferflux.batch.3.ac=2Eme.org=2Fmodel=3A1") == (3, "ac.me", "org/model:1")
     with pytest.raises(ValueError, match="not a batch subject"):
-        parse_batch("inferflux.batch.acme")
+        parse_batch("inferflux.batch.acme.echo")
     with pytest.raises(ValueError, match="not a valid id"):
-        result_subject("acme", "a.b", 0)
+        result_subject("acme", "a.b", 0, "*")
 
 
 def test_lines_and_results_are_packed_and_unpacked() -> None:

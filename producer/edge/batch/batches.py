@@ -1,4 +1,4 @@
-"""The batches of callers: brought, looked at and cancelled. Each sees their own, and of a stranger's there is nothing."""
+"""The batches of callers: brought, looked at and cancelled. Each sees their own and no others."""
 
 import time
 from typing import Any
@@ -80,7 +80,7 @@ class Batches:
             raise no_such_batch()
         return job
 
-    async def list(self, identity: Identity) -> list[BatchJob]:
+    async def list_own(self, identity: Identity) -> list[BatchJob]:
         """The oldest first."""
         return [job for job in await self.list_all(identity.tenant) if job.owner == identity.owner]
 

@@ -107,7 +107,9 @@ class Expansion:
 
     async def _fail(self, job: BatchJob) -> None:
         """The file cannot be read any more: lines that are not queued by now never will be."""
-        problem = LineError(code="input_file_missing", message="The input file went before all of its lines were queued.")
+        problem = LineError(
+            code="input_file_missing", message="The input file went before all of its lines were queued."
+        )
         await self._jobs.change(job.tenant, job.job, lambda found: found.model_copy(update={"errors": (problem,)}))
 
 

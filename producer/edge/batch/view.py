@@ -81,7 +81,5 @@ def batch_object(job: BatchJob, standing: Standing) -> dict[str, Any]:
 def _errors(job: BatchJob) -> dict[str, Any] | None:
     if not job.errors:
         return None
-    data = [
-        {"code": error.code, "message": error.message, "param": None, "line": error.line} for error in job.errors
-    ]
+    data = [{"code": error.code, "message": error.message, "param": None, "line": error.line} for error in job.errors]
     return {"object": "list", "data": data}

@@ -29,7 +29,7 @@ class FileLibrary:
             raise no_such_file()
         return file
 
-    async def list(self, identity: Identity) -> list[StoredFile]:
+    async def list_own(self, identity: Identity) -> list[StoredFile]:
         """The oldest first."""
         try:
             files = await list_files(self._connection, identity.tenant)

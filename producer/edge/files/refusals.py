@@ -16,5 +16,8 @@ def storage_full() -> ServingError:
 
 def unreachable() -> ServingError:
     return ServingError(
-        ErrorCode.BROKER_UNAVAILABLE, "The broker cannot be reached just now.", retryable=True, retry_after_s=_COME_BACK_S
+        ErrorCode.BROKER_UNAVAILABLE,
+        "The broker cannot be reached just now.",
+        retryable=True,
+        retry_after_s=_COME_BACK_S,
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Message
@@ -20,7 +21,7 @@ from schemas.errors import ErrorCode, ServingError
 from schemas.files import StoredFile
 from schemas.requests import Identity
 
-PURPOSE = "batch"
+PURPOSE: Final = "batch"
 # What the edge holds of one file on its way: pieces of the body, a chunk, and those that are being written.
 HELD_BYTES = 2 << 20
 _FORM_BYTES = 64 * 1024
@@ -121,7 +122,9 @@ def _note(seen: dict[str, str], part: FormField | FileBegins) -> None:
     elif part.name.startswith("expires_after"):
         days = FILES_AGE_S // 86400
         code = ErrorCode.UNSUPPORTED_PARAMETER
-        raise ServingError(code, f"'expires_after' is not supported: files are kept for {days} days.", param="expires_after")
+        raise ServingError(
+            code, f"'expires_after' is not supported: files are kept for {days} days.", param="expires_after"
+        )
     else:
         known = ", ".join(_FIELDS)
         name = part.name[:64]

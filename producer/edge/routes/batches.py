@@ -55,7 +55,7 @@ async def create_batch(request: Request) -> Response:
 )
 async def list_batches(request: Request) -> Response:
     values, batches = QueryValues(request, NAMES), services_of(request).doors.batches
-    jobs = await batches.list(identity_of(request))
+    jobs = await batches.list_own(identity_of(request))
     return await page(values, jobs, lambda job: job.job, batches.describe, default=20, most=100)
 
 

@@ -13,7 +13,6 @@ from producer.edge.batch.outputs import output_content, output_object
 from producer.edge.body import Pace
 from producer.edge.context import identity_of
 from producer.edge.errors import invalid
-from producer.edge.files.refusals import no_such_file
 from producer.edge.files.upload import HELD_BYTES, PURPOSE, UploadLimits, receive_file
 from producer.edge.guard import services_of
 from producer.edge.ids import mint_ordered_id
@@ -21,7 +20,7 @@ from producer.edge.json_response import json_response
 from producer.edge.operation import operation
 from producer.edge.routes.paging import NAMES, page
 from producer.edge.routes.query_values import QueryValues
-from schemas.errors import ErrorCode, ServingError
+from schemas.errors import ErrorCode
 from schemas.files import StoredFile
 
 _READERS = (Scope.READ, Scope.GENERATE)
@@ -63,7 +62,7 @@ async def upload_file(request: Request) -> Response:
 async def list_files(request: Request) -> Response:
     values = QueryValues(request, (*NAMES, "purpose"))
     purpose = values.text("purpose", 64)
-    files = await services_of(request).doors.library.list(identity_of(request))
+    files = await services_of(request).doors.library.list_own(identity_of(request))
     wanted = files if purpose in (None, PURPOSE) else []
     return await page(values, wanted, lambda file: file.id, _describe, default=_MOST_LISTED, most=_MOST_LISTED)
 
