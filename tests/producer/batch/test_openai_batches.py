@@ -8,7 +8,6 @@ import openai
 import pytest
 
 from tests.producer.conftest import KEY, Edge
-from tests.producer.scripted_worker import ScriptedWorker
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
