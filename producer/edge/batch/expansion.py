@@ -30,8 +30,13 @@ _PAUSE_S = 0.5
 class Expansion:
     """Lines of a job that is cancelled or has expired are queued too: each gets its end where lines are taken."""
 
-    def __init__(self, connection: Connection, jobs: BatchJobs) -> None:
+    def __init__(
+        self, connection: Connection, jobs: BatchJobs, *, page_lines: int = _PAGE_LINES, room_s: float = _ROOM_S
+    ) -> None:
+        """`room_s` is how long it is waited for room in the queue while none is made."""
         self._connection = connection
+        self._page_lines = page_lines
+        self._room_s = room_s
         self._jobs = jobs
 
     async def expand(self, tenant: str, submission: BatchSubmission, renew: Renew, /) -> None:
@@ -58,7 +63,7 @@ class Expansion:
                 page.append(read_line(job.job, index, raw, job.url, max_bytes))
                 page_bytes += len(raw)
             index += 1
-            if len(page) >= _PAGE_LINES or page_bytes >= _PAGE_BYTES:
+            if len(page) >= self._page_lines or page_bytes >= _PAGE_BYTES:
                 await self._queue(job, page, renew)
                 page, page_bytes = [], 0
         if page:
@@ -66,7 +71,7 @@ class Expansion:
 
     async def _queue(self, job: BatchJob, page: Sequence[BatchLine], renew: Renew) -> None:
         """Publish a page, and note it. While there is no room, wait."""
-        deadline = time.monotonic() + _ROOM_S
+        deadline = time.monotonic() + self._room_s
         await renew()
         left, full = await self._publish(job.tenant, page)
         while full is not None:
@@ -77,7 +82,7 @@ class Expansion:
             num_before = len(left)
             left, full = await self._publish(job.tenant, left)
             if len(left) < num_before:
-                deadline = time.monotonic() + _ROOM_S
+                deadline = time.monotonic() + self._room_s
         num_queued = page[-1].index + 1
         await self._jobs.change(job.tenant, job.job, lambda found: _noted(found, num_queued))
 

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
+from producer.edge.body import parse_json
 from schemas.batch import BatchLine, BatchUrl, LineError, encode_line
 from schemas.codec import CodecError
+from schemas.errors import ServingError
 
 _NAMES = ("custom_id", "method", "url", "body")
 # What a body cannot ask for here, and why.
@@ -76,12 +77,9 @@ def read_line(job: str, index: int, raw: bytes, url: BatchUrl, max_bytes: int) -
 
 def _fields(raw: bytes, index: int) -> dict[str, Any]:
     try:
-        fields = orjson.loads(raw.removeprefix(b"\xef\xbb\xbf") if index == 0 else raw)
-    except orjson.JSONDecodeError as error:
-        raise LineRefused("invalid_json_line", f"This is not valid JSON: {error}.") from None
-    if not isinstance(fields, dict):
-        raise LineRefused("invalid_json_line", "This is not a JSON object.")
-    return fields
+        return parse_json(raw.removeprefix(b"\xef\xbb\xbf") if index == 0 else raw)
+    except ServingError as error:
+        raise LineRefused("invalid_json_line", error.message.replace("The body", "The line", 1)) from None
 
 
 def _check_body(body: Any) -> None:
