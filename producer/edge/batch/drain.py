@@ -18,7 +18,7 @@ from producer.edge.batch.errors import Leaving
 from producer.edge.batch.holding import Holding
 from producer.edge.batch.jobs import Jobs
 from producer.edge.batch.line import Answer, Line
-from producer.edge.batch.pauses import Pauses, delay_s
+from producer.edge.batch.pauses import Pauses, delay_s, turn_delay_s
 from producer.edge.batch.turns import Turn, Turns
 from producer.edge.errors import error_object
 from producer.edge.ids import mint_request_id
@@ -36,7 +36,7 @@ MAX_RUNNING = 64
 _SHARE_OF_CALLS = 4
 _MAX_EXPANDING = 4
 # How long a lane waits for a turn of its first line before it looks at the next one.
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.5
 # Between lines that would be refused.
 _SKIP_S = 0.05
 _RETRY_S = 1.0
@@ -170,7 +170,7 @@ class BatchDrain:
             async with asyncio.timeout(_PATIENCE_S):
                 turn = await self._turns.take(line.model, len(asked.plan.prompts))
         except TimeoutError:
-            await self._put_off(lease, delay_s(lease.num_delivered), "no turn")
+            await self._put_off(lease, turn_delay_s(lease.num_delivered), "no turn")
             return
         try:
             await self._places.acquire()
