@@ -243,7 +243,7 @@ async def test_a_submission_is_expanded_until_that_works(broker: Broker, worker:
         for index in range(12):
             await acme.publish(batch_line("j1", index))
         await worker.started.wait()
-        await _publish_raw(broker, encode_submission(BatchSubmission(submission="j2")), 1)
+        await _publish_raw(broker, encode_submission(BatchSubmission(submission="j2")), 1, "submission")
         await until(lambda: len(asked) == 2)
         held.open.set()
         await results_of(broker, "j1", 12)
