@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -17,7 +18,7 @@ from producer.edge.batch.errors import Leaving
 from producer.edge.batch.holding import Holding
 from producer.edge.batch.jobs import Jobs
 from producer.edge.batch.line import Answer, Line
-from producer.edge.batch.pauses import Pauses, delay_s
+from producer.edge.batch.pauses import Pauses, delay_s, turn_delay_s
 from producer.edge.batch.turns import Turn, Turns
 from producer.edge.errors import error_object
 from producer.edge.ids import mint_request_id
@@ -35,10 +36,14 @@ MAX_RUNNING = 64
 _SHARE_OF_CALLS = 4
 _MAX_EXPANDING = 4
 # How long a lane waits for a turn of its first line before it looks at the next one.
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.5
 # Between lines that would be refused.
 _SKIP_S = 0.05
 _RETRY_S = 1.0
+_LONGEST_RETRY_S = 10.0
+# A lane whose lines begin at once asks for several; else those behind the first one are left to other edges.
+_SLOW_S = 0.1
+_MOST_AHEAD = 8
 _FULL_S = 5.0
 # A line that we cannot handle, for whatever reason, is given up after so many deliveries.
 _MAX_FAULTS = 5
@@ -57,7 +62,7 @@ async def draining_batches(services: Services) -> AsyncIterator[None]:
 
 
 class BatchDrain:
-    """One for an edge. Each lane has one line at hand that is not begun; lanes take turns (`Turns`)."""
+    """One for an edge. Lanes take turns, each with one line at hand that is not begun (`Turns`)."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -99,21 +104,31 @@ class BatchDrain:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _serve(self, lane: int) -> None:
-        pause = _RETRY_S
+        pause, most = _RETRY_S, 1
         while True:
             try:
-                lease = await self._queue.next(lane)
+                lease = await self._queue.next(lane, most)
                 pause = _RETRY_S
             except BrokerError as error:
                 _log.debug("no lines", lane=lane, error=str(error))
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _PATIENCE_S * 10)
+                pause = min(2 * pause, _LONGEST_RETRY_S)
                 continue
-            if lease is not None:
-                await self._take(lease)
+            if lease is None:
+                most = 1
+                continue
+            asked_at = time.monotonic()
+            await self._take(lease)
+            if time.monotonic() - asked_at < _SLOW_S:
+                most = min(2 * most, _MOST_AHEAD)
+            else:
+                most = 1
+                await self._queue.give_back(lane)
 
     async def _take(self, lease: BatchLease) -> None:
         """Returns once the line is begun, or not to be begun now."""
+        if lease.is_overdue:
+            return
         with self._holding.hold(lease):
             try:
                 await self._begin(lease)
@@ -155,7 +170,7 @@ class BatchDrain:
             async with asyncio.timeout(_PATIENCE_S):
                 turn = await self._turns.take(line.model, len(asked.plan.prompts))
         except TimeoutError:
-            await self._put_off(lease, delay_s(lease.num_delivered), "no turn")
+            await self._put_off(lease, turn_delay_s(lease.num_delivered), "no turn")
             return
         try:
             await self._places.acquire()

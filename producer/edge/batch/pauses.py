@@ -6,14 +6,26 @@ from schemas.errors import ErrorCode, ServingError
 
 _OF_TENANT = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.BUDGET_EXCEEDED})
 _FIRST_S = 0.5
+_MOST_DOUBLINGS = 5
 _LONGEST_S = 60.0
+# Of those that only wait for their turn: when it comes, nothing else may be there to take it.
+_LONGEST_TURN_S = 4.0
 _NO_MODEL = ""
 
 
 def delay_s(num_delivered: int, retry_after_s: float | None = None) -> float:
     """When a line comes again: later each time, at least when the refusal says so, and within a minute."""
-    growing_s: float = _FIRST_S * 2 ** min(num_delivered - 1, 7)
-    return min(max(growing_s, retry_after_s or 0.0), _LONGEST_S)
+    return min(max(_growing_s(num_delivered), retry_after_s or 0.0), _LONGEST_S)
+
+
+def turn_delay_s(num_delivered: int) -> float:
+    """The same for a line that steps aside so that its lane goes on."""
+    return min(_growing_s(num_delivered), _LONGEST_TURN_S)
+
+
+def _growing_s(num_delivered: int) -> float:
+    growing_s: float = _FIRST_S * 2 ** min(num_delivered - 1, _MOST_DOUBLINGS)
+    return growing_s
 
 
 class Pauses:
