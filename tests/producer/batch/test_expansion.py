@@ -37,14 +37,14 @@ async def leave(broker: Broker, num_lines: int) -> BatchJobs:
     now = int(time.time())
     size, num_chunks = writer.size_bytes, writer.num_chunks
     head = StoredFile(
-        id="file-1", tenant="acme", owner="o", filename="x", purpose="batch", size_bytes=size, num_chunks=num_chunks,
-        created_at=now, expires_at=now + 1000,
+        id="file-1", tenant="acme", owner="alice", filename="x", purpose="batch", size_bytes=size,
+        num_chunks=num_chunks, created_at=now, expires_at=now + 1000,
     )  # fmt: skip
     await put_head(broker.edge, head)
     jobs = BatchJobs(broker.edge)
     await jobs.create(
         BatchJob(
-            job=JOB, tenant="acme", owner="o", input_file="file-1", total=num_lines, num_queued=0, created_at=now,
+            job=JOB, tenant="acme", owner="alice", input_file="file-1", total=num_lines, num_queued=0, created_at=now,
             expires_at=now + 1000,
         )
     )  # fmt: skip
@@ -90,7 +90,7 @@ async def test_it_goes_on_where_a_crash_ended_it_and_each_line_has_one_result(
     assert await num_queued(jobs) == 100
     assert {index: result.custom_id for index, result in results.items()} == {n: f"n{n}" for n in range(100)}
     assert {result.status_code for result in results.values()} == {200}
-    assert {run.request.identity.owner for run in worker.runs} == {"o"}
+    assert {run.request.identity.owner for run in worker.runs} == {"alice"}
 
 
 async def test_what_was_queued_and_not_noted_is_queued_once(broker: Broker) -> None:

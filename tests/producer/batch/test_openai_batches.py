@@ -1,5 +1,6 @@
 """Files and batches through the official SDK, on a real edge that drains them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import openai
 import pytest
 
+from broker.batch_jobs import BatchJobs
+from tests.conftest import Broker
 from tests.producer.conftest import KEY, Edge
+from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
@@ -79,3 +83,94 @@ async def test_a_batch_from_its_file_to_its_output(client: openai.AsyncOpenAI) -
     assert (told.purpose, told.bytes) == ("batch_output", len((await client.files.content(told.id)).content))
     listed = [each async for each in client.batches.list(limit=1)]
     assert [each.id for each in listed] == [done.id]
+
+
+async def test_a_batch_is_cancelled(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    """What runs may end; each of the others gets an error of its own."""
+    may_end = asyncio.Event()
+
+    async def hold(run: Run) -> None:
+        await may_end.wait()
+        await run.finish("done")
+
+    worker.script = hold
+    created = await create(client, *[line(f"n{n}") for n in range(30)])
+    await worker.started.wait()
+    cancelling = await client.batches.cancel(created.id)
+    assert cancelling.status == "cancelling" and cancelling.cancelling_at is not None
+
+    async def some_are_over() -> bool:
+        counts = (await client.batches.retrieve(created.id)).request_counts
+        return counts is not None and counts.failed > 0
+
+    await until(some_are_over, every_s=0.1)
+    may_end.set()
+    done = await until_status(client, created.id, "cancelled", "completed")
+    assert (done.status, done.cancelling_at) == ("cancelled", cancelling.cancelling_at)
+    assert done.cancelled_at is not None and done.request_counts is not None
+    assert done.request_counts.completed + done.request_counts.failed == 30
+    failures = await content(client, done.error_file_id)
+    assert len(failures) == done.request_counts.failed > 0
+    assert [(each["response"], each["error"]["code"]) for each in failures] == [(None, "batch_cancelled")] * len(
+        failures
+    )
+    with pytest.raises(openai.BadRequestError, match="cannot be cancelled"):
+        await client.batches.cancel(created.id)
+
+
+async def test_files_are_listed_read_and_deleted(client: openai.AsyncOpenAI) -> None:
+    files = [await upload(client, line("a")), await upload(client, line("b"))]
+    listed = [each async for each in client.files.list(limit=1)]
+    assert [each.id for each in listed] == [files[1].id, files[0].id]
+    assert await client.files.retrieve(files[0].id) == files[0]
+    assert (await client.files.content(files[0].id)).content == as_file(line("a"))
+    assert (await client.files.delete(files[0].id)).deleted
+    with pytest.raises(openai.NotFoundError, match="no such file"):
+        await client.files.retrieve(files[0].id)
+    with pytest.raises(openai.NotFoundError, match="no such file"):
+        await client.batches.create(input_file_id=files[0].id, endpoint=CHAT, completion_window="24h")
+
+
+async def test_a_bad_file_makes_a_batch_that_has_failed(client: openai.AsyncOpenAI) -> None:
+    made = await create(client, line("a"), b"{no json", line("a"), line("c", model="absent"), line("d"))
+    assert made.status == "failed" and made.failed_at is not None
+    assert made.errors is not None and made.errors.data is not None
+    assert [(error.line, error.code) for error in made.errors.data] == [
+        (2, "invalid_json_line"),
+        (3, "duplicate_custom_id"),
+        (4, "model_not_found"),
+    ]
+    assert await client.batches.retrieve(made.id) == made
+    assert (made.output_file_id, made.error_file_id) == (None, None)
+
+
+async def test_what_cannot_be_asked_of_a_batch(edge: Edge, client: openai.AsyncOpenAI) -> None:
+    file = await upload(client, line("a"))
+    good = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    for change, param in [
+        ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"completion_window": "1h"}, "completion_window"),
+        ({"metadata": {f"k{n}": "v" for n in range(17)}}, "metadata"),
+        ({"metadata": {"k": 7}}, "metadata.k"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 3600}}, "output_expires_after"),
+        ({"input_file_id": None}, "input_file_id"),
+    ]:
+        told = await edge.post({**good, **change}, "/v1/batches")
+        assert (told.status_code, told.json()["error"]["param"]) == (400, param), change
+
+
+async def test_a_file_is_kept_until_its_batch_has_read_it(
+    broker: Broker, edge: Edge, client: openai.AsyncOpenAI
+) -> None:
+    """And what has come of one is no file that could be deleted."""
+    created = await create(client, line("a"))
+    done = await until_status(client, created.id, "completed")
+    assert done.output_file_id is not None
+    with pytest.raises(openai.BadRequestError, match="cannot be deleted"):
+        await client.files.delete(done.output_file_id)
+    jobs = BatchJobs(broker.edge)
+    await jobs.change("default", created.id, lambda job: job.model_copy(update={"num_queued": 0}))
+    with pytest.raises(openai.BadRequestError, match="still to read"):
+        await client.files.delete(created.input_file_id)
+    await jobs.change("default", created.id, lambda job: job.model_copy(update={"num_queued": 1}))
+    assert (await client.files.delete(created.input_file_id)).deleted
