@@ -19,7 +19,7 @@ from broker.delivered import Delivered
 from broker.errors import ApiError, BrokerError, WrongSequence
 from broker.inbox import status
 from broker.outcomes import Expect
-from broker.subjects import BATCH_LANES, STREAM_BATCH, ResultEnd, batch_consumer, result_subject
+from broker.subjects import BATCH_LANES, STREAM_BATCH, ResultEnd, batch_consumer, parse_batch_lane, result_subject
 from schemas.batch import BatchResult, encode_result
 
 __all__ = ["BatchLease", "BatchQueue"]
@@ -168,10 +168,14 @@ class BatchQueue:
         self._end(pull)
 
     async def _take(self, message: Msg) -> None:
+        lane = self._lanes[parse_batch_lane(message.subject)]
+        if lane.pull is not None:
+            lane.pull.num_left -= 1
+            if lane.pull.num_left <= 0:
+                self._end(lane.pull)
         try:
             lease = BatchLease(self._connection, message)
-            lane = self._lanes[lease.lane]
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             await self._drop(message, str(error))
             return
         if self._subscription is None:
@@ -179,10 +183,6 @@ class BatchQueue:
             return
         lane.ready.append(lease)
         lane.news.set()
-        if lane.pull is not None:
-            lane.pull.num_left -= 1
-            if lane.pull.num_left <= 0:
-                self._end(lane.pull)
 
     async def _drop(self, message: Msg, reason: str) -> None:
         _log.warning("a line of a batch is dropped: %s", reason)

@@ -297,6 +297,11 @@ def batch_consumer(lane: int) -> str:
     return f"lane-{lane}"
 
 
+def parse_batch_lane(subject: str) -> int:
+    """The lane of a stored line, whatever else its publisher made of the subject."""
+    return int(subject.split(".")[2])
+
+
 def parse_batch(subject: str) -> BatchName:
     """Take the subject of a stored line apart. Raises ValueError."""
     match subject.split("."):

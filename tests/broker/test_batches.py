@@ -9,11 +9,21 @@ import pytest
 
 from broker.batch_publisher import BatchPublisher
 from broker.batch_queue import BatchLease, BatchQueue
+from broker.batch_results import BatchResults
 from broker.connection import BrokerConfig, Connection
 from broker.errors import Refused
 from broker.roles import Role
 from broker.subjects import BATCH_LANES, ResultEnd, batch_subject, parse_batch, result_subject
-from schemas.batch import BatchLine, BatchResult, decode_line, decode_result, encode_line, encode_result
+from schemas.batch import (
+    BatchLine,
+    BatchResult,
+    LineAddress,
+    decode_line,
+    decode_result,
+    encode_line,
+    encode_result,
+    read_address,
+)
 from schemas.codec import CodecError
 from tests.conftest import Broker
 from tests.support.batches import batch_line, batch_publisher
@@ -40,7 +50,7 @@ async def publishers(broker: Broker) -> AsyncIterator[tuple[BatchPublisher, Batc
 
 @pytest.fixture
 async def queue(broker: Broker) -> AsyncIterator[BatchQueue]:
-    queue = BatchQueue(broker.edge, wait_s=0.2)
+    queue = BatchQueue(broker.edge, wait_s=0.05)
     await queue.start()
     yield queue
     await queue.close()
@@ -84,6 +94,86 @@ async def test_the_first_result_of_a_line_stands(
     for request_id in ("r1", "r1", "r2"):
         await queue.publish_result("acme", _result(line, request_id))
     assert await publishers[0].result("j1", 0) == _result(line, "r1")
+
+
+async def test_an_error_is_a_result_as_well_and_only_one_of_both_stands(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    line = batch_line("j1", 0)
+    failed = _result(line).model_copy(update={"status_code": 400, "body": {"error": {"code": "x"}}})
+    await queue.publish_result("acme", failed)
+    await queue.publish_result("acme", _result(line, "r2"))
+    assert await publishers[0].result("j1", 0) == failed
+
+
+async def test_results_are_counted_read_and_dropped_by_job(broker: Broker, queue: BatchQueue) -> None:
+    results, number = BatchResults(broker.edge), 600
+    lines = [batch_line("j1", index) for index in range(number)]
+    for line in lines:
+        result = _result(line, f"r{line.index}")
+        if line.index % 3 == 0:
+            result = result.model_copy(update={"status_code": 404, "body": {"error": {"code": "x"}}})
+        await queue.publish_result("acme", result)
+    await queue.publish_result("acme", _result(batch_line("j2", 0), "other-job"))
+    await queue.publish_result("other", _result(batch_line("j1", 0), "other-tenant"))
+    assert await results.counts("acme", "j1") == (400, 200)
+    assert await results.counts("acme", "never") == (0, 0)
+    assert [each.index async for each in results.read("acme", "j1")] == list(range(number))
+    assert [each.index async for each in results.read("acme", "j1", end=ResultEnd.FAILED)] == list(range(0, number, 3))
+    assert [each.index async for each in results.read("acme", "j1", after_seq=598)] == [598, 599]
+    assert await results.exists("acme", "j1", 599)
+    assert not await results.exists("acme", "j1", 600)
+    assert await results.delete("acme", "j1") == number
+    assert await results.counts("acme", "j1") == (0, 0)
+    assert await results.counts("acme", "j2") == await results.counts("other", "j1") == (1, 0)
+
+
+async def test_lines_of_a_tenant_for_a_model_are_in_one_lane_in_order(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    for index in range(20):
+        await publishers[0].publish(batch_line("j1", index))
+        await publishers[1].publish(batch_line("j1", index))
+    first = await _take(queue)
+    lanes = {first.lane}
+    taken = {first.tenant: [first.queued()]}
+    for _ in range(39):
+        lease = await _take(queue)
+        lanes.add(lease.lane)
+        taken.setdefault(lease.tenant, []).append(lease.queued())
+    assert len(lanes) == len(taken) == 2
+    for lines in taken.values():
+        assert lines == [batch_line("j1", index) for index in range(20)]
+
+
+async def test_several_are_taken_at_once_and_those_not_used_go_back(
+    queue: BatchQueue, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    for index in range(6):
+        await publishers[0].publish(batch_line("j1", index))
+    first = await _take(queue)
+    second = await queue.next(first.lane, 8)
+    assert second is not None and second.queued() == batch_line("j1", 1)
+    await queue.give_back(first.lane)
+    again = await queue.next(first.lane)
+    assert again is not None and again.queued() != batch_line("j1", 1)
+    # Nothing is left behind when it closes.
+    await queue.close()
+    await queue.start()
+    left = [await _take(queue) for _ in range(3)]
+    assert {lease.stream_seq for lease in (first, second, again, *left)} == set(range(1, 7))
+
+
+async def test_after_the_loss_of_the_server_lines_are_asked_for_again(
+    broker: Broker, publishers: tuple[BatchPublisher, BatchPublisher]
+) -> None:
+    queue = BatchQueue(broker.edge)
+    await queue.start()
+    waiting = [asyncio.create_task(queue.next(lane)) for lane in range(BATCH_LANES)]
+    await asyncio.sleep(0)
+    await broker.server.restart()
+    assert await asyncio.gather(*waiting) == [None] * BATCH_LANES
+    await queue.close()
 
 
 async def test_a_line_given_back_comes_again_under_the_same_name(
@@ -181,6 +271,15 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
     fields = batch_line("j1", 0).model_dump() | changes
     with pytest.raises(CodecError, match=message):
         decode_line(json.dumps(fields).encode())
+
+
+def test_where_an_unreadable_line_belongs_is_read_all_the_same() -> None:
+    fields = {"job": "j1", "index": 3, "custom_id": "mine", "url": "nowhere"}
+    assert read_address(json.dumps(fields).encode()) == LineAddress(job="j1", index=3, custom_id="mine")
+    assert read_address(json.dumps(fields | {"custom_id": 5}).encode()) == LineAddress(job="j1", index=3, custom_id="3")
+    for wrong in ({"job": "a.b"}, {"index": -1}, {"index": "3"}, {"job": None}):
+        assert read_address(json.dumps(fields | wrong).encode()) is None
+    assert read_address(b"[1]") is read_address(b"nothing") is None
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x02", b"{", b"\x01\xc1", b"[" * 9])
