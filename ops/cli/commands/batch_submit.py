@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--endpoint", metavar="PATH", help="What its lines call. [default: the url of the first line]")
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, help="Kept with the batch; may be given again.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended. Ctrl-C leaves it running.")
