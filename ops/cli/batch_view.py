@@ -33,13 +33,19 @@ def print_errors(batch: "Batch") -> None:
         click.echo(f"{where}{error['message']} [{error['code']}]", err=True)
 
 
-def follow(client: "Client", begun: "Batch", *, as_json: bool) -> int:
-    """Show how far it is until it has ended, then what has come of it; the exit code: 0 when no line has failed."""
-    from ops.cli.bar import Bar
-    from ops.client.batches import has_succeeded, watch
+def follow(client: "Client", begun: "Batch", *, as_json: bool, tells_id: bool = False) -> int:
+    """Show how far it is until it has ended, then what has come of it; the exit code: 0 when no line has failed.
 
+    `tells_id`: say beforehand, on stderr, which one it is.
+    """
     batch = begun
     try:
+        # From here on Ctrl-C is answered.
+        if tells_id:
+            click.echo(begun["id"], err=True)
+        from ops.cli.bar import Bar
+        from ops.client.batches import has_succeeded, watch
+
         with Bar(begun["status"], begun["request_counts"]["total"]) as bar:
             for batch in watch(client, begun):
                 counts = batch["request_counts"]

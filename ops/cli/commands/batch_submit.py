@@ -47,8 +47,7 @@ def command(
         print_errors(batch)
         raise Failure(f"{path} cannot be a batch ({batch['id']})")
     if wait:
-        click.echo(batch["id"], err=True)
-        return follow(client, batch, as_json=as_json)
+        return follow(client, batch, as_json=as_json, tells_id=True)
     print_json(batch) if as_json else click.echo(batch["id"])
     return 0
 

@@ -23,6 +23,7 @@ Renew = Callable[[], Awaitable[None]]
 _PAGE_LINES = 1000
 _PAGE_BYTES = 2 << 20
 _PARALLEL = 128
+_TURN_LINES = 64
 _ROOM_S = 30.0
 _PAUSE_S = 0.5
 
@@ -63,6 +64,8 @@ class Expansion:
                 page.append(read_line(job.job, index, raw, job.url, max_bytes))
                 page_bytes += len(raw)
             index += 1
+            if index % _TURN_LINES == 0:
+                await asyncio.sleep(0)
             if len(page) >= self._page_lines or page_bytes >= _PAGE_BYTES:
                 await self._queue(job, page, renew)
                 page, page_bytes = [], 0

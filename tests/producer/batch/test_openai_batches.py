@@ -86,7 +86,7 @@ async def test_a_batch_from_its_file_to_its_output(client: openai.AsyncOpenAI) -
 
 
 async def test_a_batch_is_cancelled(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
-    """What runs may end; each of the others gets an error of its own."""
+    """Each line that has no answer by then gets an error of its own."""
     may_end = asyncio.Event()
 
     async def hold(run: Run) -> None:
