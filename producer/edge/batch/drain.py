@@ -11,21 +11,18 @@ import structlog
 from broker.batch_lease import BatchLease
 from broker.batch_queue import BatchQueue
 from broker.batch_results import BatchResults
-from broker.errors import BrokerError, PayloadTooLarge, StreamFull
+from broker.errors import BrokerError, StreamFull
 from broker.subjects import BATCH_LANES
-from producer.edge.audited import note_dropped_line
+from producer.edge.batch.ends import LineEnds
 from producer.edge.batch.errors import Leaving
 from producer.edge.batch.holding import Holding
 from producer.edge.batch.jobs import Jobs
-from producer.edge.batch.line import Answer, Line
+from producer.edge.batch.line import Line
 from producer.edge.batch.pauses import Pauses, delay_s, turn_delay_s
 from producer.edge.batch.turns import Turn, Turns
-from producer.edge.errors import error_object
-from producer.edge.ids import mint_request_id
 from producer.edge.services import Services
 from producer.edge.starting import Asked
-from producer.metrics import LineOutcome
-from schemas.batch import BatchResult, BatchSubmission
+from schemas.batch import BatchSubmission
 from schemas.codec import CodecError
 from schemas.errors import ErrorCode, ServingError
 
@@ -45,8 +42,6 @@ _LONGEST_RETRY_S = 10.0
 _SLOW_S = 0.1
 _MOST_AHEAD = 8
 _FULL_S = 5.0
-# A line that we cannot handle, for whatever reason, is given up after so many deliveries.
-_MAX_FAULTS = 5
 _LEAVE_S = 5.0
 
 
@@ -66,7 +61,8 @@ class BatchDrain:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._queue = BatchQueue(services.connection, on_dropped=lambda reason: self._note_dropped("", reason))
+        self._queue = BatchQueue(services.connection, on_dropped=lambda reason: self._ends.note_dropped("", reason))
+        self._ends = LineEnds(services, self._queue)
         self._results = BatchResults(services.connection)
         self._jobs = Jobs(services.batch.read_job)
         self._turns = Turns(services.queue.look, self._num_slots)
@@ -133,19 +129,20 @@ class BatchDrain:
             try:
                 await self._begin(lease)
             except asyncio.CancelledError:
-                await self._give_back(lease)
+                await self._ends.give_back(lease)
                 raise
             except BrokerError as error:
-                await self._put_off(lease, delay_s(lease.num_delivered), str(error))
+                await self._ends.put_off(lease, delay_s(lease.num_delivered), str(error))
             except Exception:
                 _log.exception("line not begun", seq=lease.stream_seq)
-                await self._put_off(lease, delay_s(lease.num_delivered), "fault")
+                await self._ends.fault(lease)
 
     async def _begin(self, lease: BatchLease) -> None:
         try:
             queued = lease.queued()
         except CodecError as error:
-            await self._settle_unreadable(lease, str(error))
+            refusal = ServingError(ErrorCode.INVALID_PARAMETER, f"The line cannot be read: {error}.")
+            await self._ends.refuse(lease, refusal)
             return
         if isinstance(queued, BatchSubmission):
             await self._begin_expanding(lease, queued)
@@ -160,17 +157,17 @@ class BatchDrain:
         except ServingError as error:
             line.note_refusal(error)
             await self._places.acquire()
-            self._spawn(lease, self._store(line, line.refused(error)), self._places)
+            self._spawn(lease, self._ends.store(line, line.refused(error)), self._places)
             return
-        if (left_s := self._pauses.left_s(lease.tenant, line.model)) > 0:
+        if (left_s := self._pauses.left_s(line.context.who.owner, line.model)) > 0:
             await asyncio.sleep(_SKIP_S)
-            await self._put_off(lease, delay_s(lease.num_delivered, left_s), "paused")
+            await self._ends.put_off(lease, delay_s(lease.num_delivered, left_s), "paused")
             return
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 turn = await self._turns.take(line.model, len(asked.plan.prompts))
         except TimeoutError:
-            await self._put_off(lease, turn_delay_s(lease.num_delivered), "no turn")
+            await self._ends.put_off(lease, turn_delay_s(lease.num_delivered), "no turn")
             return
         try:
             await self._places.acquire()
@@ -182,29 +179,13 @@ class BatchDrain:
     async def _begin_expanding(self, lease: BatchLease, submission: BatchSubmission) -> None:
         expand = self._services.batch.expand
         if expand is None:
-            await self._drop(lease, "a submission, which this edge cannot read")
+            await self._ends.drop(lease, "a submission, which this edge cannot read")
         elif self._expanding.locked():
-            await self._put_off(lease, _RETRY_S, "others are being expanded")
+            await self._ends.put_off(lease, _RETRY_S, "others are being expanded")
         else:
             await self._expanding.acquire()
             work = expand(lease.tenant, submission, lease.renew)
             self._spawn(lease, self._ack_after(lease, work), self._expanding)
-
-    async def _settle_unreadable(self, lease: BatchLease, reason: str) -> None:
-        address = lease.address()
-        if address is None:
-            await self._drop(lease, reason)
-            return
-        error = ServingError(ErrorCode.INVALID_PARAMETER, f"The line cannot be read: {reason}.")
-        result = BatchResult(
-            **address.model_dump(),
-            request_id=mint_request_id(),
-            status_code=error.status,
-            body=error_object(error),
-        )
-        await self._queue.publish_result(lease.tenant, result)
-        self._services.metrics.batch_lines.labels(str(LineOutcome.FAILED)).inc()
-        await lease.ack()
 
     def _spawn(self, lease: BatchLease, work: Coroutine[Any, Any, None], places: asyncio.Semaphore) -> None:
         """Go on beside the lane with what has a place."""
@@ -217,15 +198,15 @@ class BatchDrain:
             try:
                 await work
             except (Leaving, asyncio.CancelledError):
-                await self._give_back(lease)
+                await self._ends.give_back(lease)
             except StreamFull as error:
                 self._pauses.note_everything(_FULL_S)
-                await self._put_off(lease, delay_s(lease.num_delivered, _FULL_S), str(error))
+                await self._ends.put_off(lease, delay_s(lease.num_delivered, _FULL_S), str(error))
             except BrokerError as error:
-                await self._put_off(lease, delay_s(lease.num_delivered), str(error))
+                await self._ends.put_off(lease, delay_s(lease.num_delivered), str(error))
             except Exception:
                 _log.exception("line not answered", seq=lease.stream_seq)
-                await self._put_off(lease, delay_s(lease.num_delivered), "fault")
+                await self._ends.fault(lease)
             finally:
                 places.release()
 
@@ -241,62 +222,12 @@ class BatchDrain:
                 turn.ended()
         except ServingError as error:
             if error.retryable:
-                self._pauses.note(line.lease.tenant, line.model, error)
+                self._pauses.note(line.context.who.owner, line.model, error)
                 delay = delay_s(line.lease.num_delivered, error.retry_after_s)
-                await self._put_off(line.lease, delay, str(error.code))
+                await self._ends.put_off(line.lease, delay, str(error.code))
                 return
             answer = line.refused(error)
-        except BrokerError:
-            raise
-        except Exception:
-            if line.lease.num_delivered < _MAX_FAULTS:
-                raise
-            _log.exception("line given up", seq=line.lease.stream_seq)
-            answer = line.refused(ServingError(ErrorCode.INTERNAL, "The line could not be handled."))
-        await self._store(line, answer)
-
-    async def _store(self, line: Line, answer: Answer) -> None:
-        lease, queued = line.lease, line.line
-        result = BatchResult(
-            job=queued.job,
-            index=queued.index,
-            custom_id=queued.custom_id,
-            request_id=answer.request_id,
-            status_code=answer.status,
-            body=answer.body,
-        )
-        is_stored = False
-        try:
-            try:
-                await self._queue.publish_result(lease.tenant, result)
-            except PayloadTooLarge:
-                error = ServingError(ErrorCode.PAYLOAD_TOO_LARGE, "The answer does not fit into one message.")
-                smaller = result.model_copy(update={"status_code": error.status, "body": error_object(error)})
-                await self._queue.publish_result(lease.tenant, smaller)
-            is_stored = True
-        finally:
-            line.let_go(answer, is_stored=is_stored)
-        outcome = LineOutcome.FAILED if result.is_failed else LineOutcome.DONE
-        self._services.metrics.batch_lines.labels(str(outcome)).inc()
-        await lease.ack()
-
-    async def _put_off(self, lease: BatchLease, delay_s: float, reason: str) -> None:
-        _log.debug("line put off", seq=lease.stream_seq, delay_s=round(delay_s, 2), reason=reason)
-        self._services.metrics.batch_lines.labels(str(LineOutcome.PUT_OFF)).inc()
-        await lease.nak(delay_s)
-
-    async def _give_back(self, lease: BatchLease) -> None:
-        if self._services.connection.is_connected:
-            await lease.nak()
-
-    async def _drop(self, lease: BatchLease, reason: str) -> None:
-        self._note_dropped(lease.tenant, reason)
-        await lease.term()
-
-    def _note_dropped(self, tenant: str, reason: str) -> None:
-        _log.warning("line dropped", tenant=tenant, reason=reason)
-        self._services.metrics.batch_lines.labels(str(LineOutcome.DROPPED)).inc()
-        note_dropped_line(self._services.audit, tenant, reason)
+        await self._ends.store(line, answer)
 
     def _num_slots(self, model: str) -> int:
         return sum(served.slots for served in self._services.models.serving(model))

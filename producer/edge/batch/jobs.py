@@ -32,8 +32,13 @@ class Jobs:
         task = self._reading.get(name)
         if task is None:
             task = self._reading[name] = asyncio.create_task(self._ask(name), name=f"record of {job}")
-            task.add_done_callback(lambda _: self._reading.pop(name, None))
+            task.add_done_callback(lambda done: self._done(name, done))
         return await asyncio.shield(task)
+
+    def _done(self, name: tuple[str, str], task: asyncio.Task[BatchJob | None]) -> None:
+        self._reading.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits for it is told
 
     async def _ask(self, name: tuple[str, str]) -> BatchJob | None:
         asked_at = time.monotonic()

@@ -4,7 +4,7 @@ import time
 
 from schemas.errors import ErrorCode, ServingError
 
-_OF_TENANT = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.BUDGET_EXCEEDED})
+_OF_OWNER = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.BUDGET_EXCEEDED})
 _FIRST_S = 0.5
 _MOST_DOUBLINGS = 5
 _LONGEST_S = 60.0
@@ -34,19 +34,19 @@ class Pauses:
     def __init__(self) -> None:
         self._until: dict[tuple[str | None, str], float] = {}
 
-    def note(self, tenant: str, model: str, error: ServingError) -> None:
+    def note(self, owner: str, model: str, error: ServingError) -> None:
         """A line was refused, and others like it would be until then."""
-        whose = tenant if error.code in _OF_TENANT else None
+        whose = owner if error.code in _OF_OWNER else None
         self._pause((whose, model), error.retry_after_s or _FIRST_S)
 
     def note_everything(self, pause_s: float) -> None:
         """No line can be finished for a while."""
         self._pause((None, _NO_MODEL), pause_s)
 
-    def left_s(self, tenant: str, model: str) -> float:
-        """How long a line of the tenant for the model would be refused; 0.0 when it would not."""
+    def left_s(self, owner: str, model: str) -> float:
+        """How long a line of the owner for the model would be refused; 0.0 when it would not."""
         now = time.monotonic()
-        names = ((tenant, model), (None, model), (None, _NO_MODEL))
+        names = ((owner, model), (None, model), (None, _NO_MODEL))
         return max(0.0, max(self._until.get(name, now) for name in names) - now)
 
     def _pause(self, name: tuple[str | None, str], pause_s: float) -> None:

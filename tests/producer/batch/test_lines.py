@@ -85,12 +85,19 @@ async def test_each_line_gets_the_answer_that_http_would_give(broker: Broker, wo
         results = await results_of(broker, "j1", 20)
         await until_drained(broker)
         assert await acme.result("j1", 7) == results[7]
+        # Stored where they belong, the answers are nowhere else.
+        await until(lambda: _num_subjects(broker, "inferflux.tok.*.*.ev", 0))
     for index, result in results.items():
         assert (result.status_code, result.custom_id) == (200, f"line-{index}")
         assert result.body["choices"][0]["message"]["content"] == f"line {index}"
         assert result.body["id"] == f"chatcmpl-{result.request_id}"
     assert {run.request.priority for run in worker.runs} == {"batch"}
     assert {run.request.identity.owner for run in worker.runs} == {"batch:acme"}
+
+
+async def _num_subjects(broker: Broker, pattern: str, number: int) -> bool:
+    info = await broker.topology.api("STREAM.INFO.INFERFLUX_TOKENS", {"subjects_filter": pattern})
+    return len(info["state"].get("subjects") or {}) == number
 
 
 async def test_what_cannot_be_answered_is_refused_as_http_would_refuse_it(

@@ -92,11 +92,11 @@ class _Fleet:
         return Turns(self.look, lambda model: self.num_slots)
 
 
-async def _take_all(turns: Turns, number: int) -> list[asyncio.Task[Turn]]:
+async def _take_all(turns: Turns, number: int, num_given: int = 0) -> list[asyncio.Task[Turn]]:
     """As many as can be had at once are done."""
     takes = [asyncio.create_task(turns.take("m", 1)) for _ in range(number)]
-    await asyncio.wait(takes, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
-    for _ in range(10):
+    await until(lambda: sum(take.done() for take in takes) >= num_given)
+    for _ in range(20):  # what would be given too much would be by then
         await asyncio.sleep(0)
     return takes
 
@@ -104,7 +104,7 @@ async def _take_all(turns: Turns, number: int) -> list[asyncio.Task[Turn]]:
 async def test_as_many_begin_as_places_are_free_and_two_more_when_none_is() -> None:
     fleet = _Fleet(num_slots=4)
     turns = fleet.turns()
-    takes = await _take_all(turns, 10)
+    takes = await _take_all(turns, 10, num_given=4)
     begun = [take.result() for take in takes if take.done()]
     assert len(begun) == turns.num_waiting("m") == 4
     for turn in begun:
