@@ -106,6 +106,22 @@ async def drop_file(connection: Connection, tenant: str, file_id: str) -> None:
         raise BrokerUnavailable(f"the file {file_id} was not dropped: {error}") from error
 
 
+async def drop_remains(connection: Connection, tenant: str, before: str) -> None:
+    """Drop what there is of files without a head whose ids sort before that one: their edge died while they came.
+
+    Raises BrokerUnavailable.
+    """
+    query = {"subjects_filter": file_subject(tenant, "*", "*")}
+    try:
+        subjects = (await connection.api(f"STREAM.INFO.{STREAM_FILES}", query))["state"].get("subjects") or {}
+    except (ApiError, BrokerTimeout, NoResponders) as error:
+        raise BrokerUnavailable(f"files cannot be listed: {error}") from error
+    parts = [subject.split(".")[-2:] for subject in subjects]
+    whole = {file_id for file_id, part in parts if part == _HEAD}
+    for file_id in {file_id for file_id, _ in parts if file_id < before} - whole:
+        await drop_file(connection, tenant, file_id)
+
+
 async def _read_chunks(connection: Connection, subjects: list[str]) -> list[bytes]:
     """Asked again while one is missing: the replica that answers may not have it yet."""
     failure: BrokerError = BlobMissing("a part of the file is gone")

@@ -174,6 +174,7 @@ _PERMISSIONS = {
             f"$JS.API.STREAM.MSG.GET.{STREAM_FILES}",
             f"$JS.API.DIRECT.GET.{STREAM_FILES}",
             f"$JS.API.STREAM.PURGE.{STREAM_FILES}",
+            f"$JS.API.STREAM.INFO.{STREAM_FILES}",
             f"$KV.{BUCKET_BATCHES}.>",
             f"$JS.API.STREAM.MSG.GET.{bucket_stream(BUCKET_BATCHES)}",
             f"$JS.API.DIRECT.GET.{bucket_stream(BUCKET_BATCHES)}",

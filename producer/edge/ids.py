@@ -23,9 +23,12 @@ def mint_request_id(owner: str = "") -> str:
     return _owned(secrets.token_hex(_RANDOM_DIGITS // 2), owner)
 
 
-def mint_ordered_id(prefix: str) -> str:
-    """32 hex digits: microseconds since 1970, then 72 random bits. Those minted later sort behind."""
-    return f"{prefix}{time.time_ns() // 1000:014x}{secrets.token_hex(9)}"
+def mint_ordered_id(prefix: str, age_s: int = 0) -> str:
+    """32 hex digits: microseconds since 1970, then 72 random bits. Those minted later sort behind.
+
+    `age_s`: as if it had been minted so long ago.
+    """
+    return f"{prefix}{time.time_ns() // 1000 - age_s * 1_000_000:014x}{secrets.token_hex(9)}"
 
 
 def is_own(request_id: str, owner: str) -> bool:

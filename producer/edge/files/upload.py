@@ -11,12 +11,13 @@ from starlette.types import Message
 
 from broker.connection import Connection
 from broker.errors import BrokerError, StreamFull
-from broker.files import FileWriter, put_head
+from broker.files import FileWriter, drop_remains, put_head
 from broker.specs import FILES_AGE_S
 from producer.edge.body import ClientLeft, Pace, UnreadBody, discard
 from producer.edge.errors import invalid
 from producer.edge.files.form import FileBegins, Form, FormField
 from producer.edge.files.refusals import storage_full, unreachable
+from producer.edge.ids import mint_ordered_id
 from schemas.errors import ErrorCode, ServingError
 from schemas.files import StoredFile
 from schemas.requests import Identity
@@ -25,6 +26,7 @@ PURPOSE: Final = "batch"
 # What the edge holds of one file on its way: pieces of the body, a chunk, and those that are being written.
 HELD_BYTES = 2 << 20
 _FORM_BYTES = 64 * 1024
+_LONGEST_UPLOAD_S = 86400
 _MAX_FILENAME = 255
 _FIELDS = ("file", "purpose")
 
@@ -70,11 +72,18 @@ async def receive_file(
         with contextlib.suppress(BrokerError):
             await writer.abort()
         if isinstance(error, StreamFull):
+            await _make_room(connection, identity.tenant)
             raise storage_full() from error
         if isinstance(error, BrokerError):
             raise unreachable() from error
         raise
     return file
+
+
+async def _make_room(connection: Connection, tenant: str) -> None:
+    """For the next one: drop files that have been on their way for longer than any is."""
+    with contextlib.suppress(BrokerError):
+        await drop_remains(connection, tenant, mint_ordered_id("file-", _LONGEST_UPLOAD_S))
 
 
 async def _store(request: Request, writer: FileWriter, limits: UploadLimits) -> str:

@@ -1,5 +1,6 @@
 """Pages of lists as OpenAI has them: `after` is the id behind which a page begins."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ async def page(
     return json_response(
         {
             "object": "list",
-            "data": [await describe(each) for each in shown],
+            "data": await asyncio.gather(*(describe(each) for each in shown)),
             "first_id": id_of(shown[0]) if shown else None,
             "last_id": id_of(shown[-1]) if shown else None,
             "has_more": len(ordered) > limit,
