@@ -283,6 +283,29 @@ async def test_a_line_whose_result_is_there_is_not_done_again(broker: Broker, wo
     assert not worker.runs
 
 
+async def test_a_line_that_breaks_something_is_given_up_after_some_deliveries(
+    broker: Broker, worker: ScriptedWorker
+) -> None:
+    async def broken(tenant: str, job: str) -> BatchJob | None:
+        if job == "j1":
+            raise RuntimeError("a fault of ours")
+        return None
+
+    queue = BatchQueue(broker.edge, wait_s=0.05)
+    await queue.start()
+    async with batch_publisher(broker, "acme") as acme:
+        await acme.publish(batch_line("j1", 0))
+        for _ in range(4):
+            for lease in await asyncio.gather(*map(queue.next, range(BATCH_LANES))):
+                if lease is not None:
+                    await lease.nak()
+        await queue.close()
+        async with draining(broker, BatchHooks(broken)):
+            assert _error((await results_of(broker, "j1", 1))[0])[:2] == (500, "internal")
+            await acme.publish(batch_line("j2", 0))
+            assert (await results_of(broker, "j2", 1))[0].status_code == 200
+
+
 async def test_an_edge_that_leaves_gives_back_its_lines_and_the_next_one_joins_what_runs(broker: Broker) -> None:
     held = Held()
     await put_model(broker)
@@ -302,3 +325,19 @@ async def test_an_edge_that_leaves_gives_back_its_lines_and_the_next_one_joins_w
     ran = [run.request.request_id for run in worker.runs]
     assert len(set(ran)) == len(ran) == 6
     assert set(ran) == {result.request_id for result in results.values()}
+
+
+async def test_the_loss_of_the_broker_loses_no_line(broker: Broker, worker: ScriptedWorker) -> None:
+    results = BatchResults(broker.edge)
+    async with batch_publisher(broker, "acme") as acme, draining(broker):
+        for index in range(60):
+            await acme.publish(batch_line("j1", index, f"line {index}"))
+        await until(lambda: _has_some(results, 5))
+        await broker.server.restart()
+        found = await results_of(broker, "j1", 60)
+        await until_drained(broker)
+    assert {index for index, result in found.items() if result.status_code == 200} == set(range(60))
+
+
+async def _has_some(results: BatchResults, number: int) -> bool:
+    return sum(await results.counts("acme", "j1")) >= number
