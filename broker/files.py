@@ -15,6 +15,7 @@ from schemas.files import StoredFile
 CHUNK_BYTES = 256 * 1024
 _HEAD = "head"
 _PARALLEL = 4
+_ABORT_S = 5.0
 _PAGE_CHUNKS = 4
 _TRIES = 20
 _PAUSE_S = 0.1
@@ -50,6 +51,9 @@ class FileWriter:
 
     async def abort(self) -> None:
         """Drop what has been stored. Raises BrokerError; its age drops it in any case."""
+        # What is on its way may be stored after the purge.
+        if self._on_their_way:
+            await asyncio.wait(self._on_their_way, timeout=_ABORT_S)
         for task in self._on_their_way:
             task.cancel()
         await asyncio.gather(*self._on_their_way, return_exceptions=True)

@@ -18,9 +18,11 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         if sys.stderr.isatty():
+            from rich.markup import escape
+
             self._progress = self._make()
             self._progress.start()
-            self._progress.add_task(self._text, total=self._total)
+            self._progress.add_task(escape(self._text), total=self._total)
         return self
 
     def __exit__(self, *_: object) -> None:
