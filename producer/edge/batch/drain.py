@@ -80,10 +80,11 @@ class BatchDrain:
         """Until the edge drains, or cancelled. Then what is not begun goes back; what runs goes on in the queue, and
         whoever gets the line next joins it.
         """
-        await self._queue.start()
         holding = asyncio.create_task(self._holding.run(), name="batch leases")
-        lanes = [asyncio.create_task(self._serve(lane), name=f"batch lane {lane}") for lane in range(BATCH_LANES)]
+        lanes: list[asyncio.Task[None]] = []
         try:
+            await self._queue.start()
+            lanes += [asyncio.create_task(self._serve(lane), name=f"batch lane {lane}") for lane in range(BATCH_LANES)]
             ended, _ = await asyncio.wait([self._services.drain.begun, *lanes], return_when=asyncio.FIRST_COMPLETED)
             for each in ended:
                 each.result()  # a lane never ends by itself
