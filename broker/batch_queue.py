@@ -81,7 +81,10 @@ class BatchQueue:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             with contextlib.suppress(nats.errors.Error):
-                await subscription.drain()  # type: ignore[no-untyped-call]
+                if self._connection.is_connected:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
         if self._connection.is_connected:
             for lane in range(BATCH_LANES):
                 await self.give_back(lane)

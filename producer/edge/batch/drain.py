@@ -20,11 +20,13 @@ from producer.edge.batch.jobs import Jobs
 from producer.edge.batch.line import Line
 from producer.edge.batch.pauses import Pauses, delay_s, turn_delay_s
 from producer.edge.batch.turns import Turn, Turns
+from producer.edge.retry_after import Line as QueueLine
 from producer.edge.services import Services
 from producer.edge.starting import Asked
 from schemas.batch import BatchSubmission
 from schemas.codec import CodecError
 from schemas.errors import ErrorCode, ServingError
+from schemas.requests import PriorityClass
 
 _log = structlog.stdlib.get_logger("inferflux.edge.batch")
 
@@ -65,7 +67,7 @@ class BatchDrain:
         self._ends = LineEnds(services, self._queue)
         self._results = BatchResults(services.connection)
         self._jobs = Jobs(services.batch.read_job)
-        self._turns = Turns(services.queue.look, self._num_slots)
+        self._turns = Turns(services.queue.look, self._is_wanted, self._num_slots)
         self._pauses = Pauses()
         self._holding = Holding()
         most = max(1, min(MAX_RUNNING, services.config.max_concurrent // _SHARE_OF_CALLS))
@@ -78,11 +80,16 @@ class BatchDrain:
         """Until the edge drains, or cancelled. Then what is not begun goes back; what runs goes on in the queue, and
         whoever gets the line next joins it.
         """
-        await self._queue.start()
         holding = asyncio.create_task(self._holding.run(), name="batch leases")
-        lanes = [asyncio.create_task(self._serve(lane), name=f"batch lane {lane}") for lane in range(BATCH_LANES)]
+        lanes: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait([self._services.drain.begun, *lanes], return_when=asyncio.FIRST_COMPLETED)
+            await self._queue.start()
+            lanes += [asyncio.create_task(self._serve(lane), name=f"batch lane {lane}") for lane in range(BATCH_LANES)]
+            ended, _ = await asyncio.wait([self._services.drain.begun, *lanes], return_when=asyncio.FIRST_COMPLETED)
+            for each in ended:
+                each.result()  # a lane never ends by itself
+        except Exception:
+            _log.exception("no lines are taken any more")
         finally:
             await self._leave(lanes)
             holding.cancel()
@@ -133,7 +140,7 @@ class BatchDrain:
                 raise
             except BrokerError as error:
                 await self._ends.put_off(lease, delay_s(lease.num_delivered), str(error))
-            except Exception:
+            except Exception:  # whatever it is, the lane goes on
                 _log.exception("line not begun", seq=lease.stream_seq)
                 await self._ends.fault(lease)
 
@@ -228,6 +235,14 @@ class BatchDrain:
                 return
             answer = line.refused(error)
         await self._ends.store(line, answer)
+
+    def _is_wanted(self, model: str) -> bool:
+        waiting = self._services.waiting
+        for line in (QueueLine(model, each) for each in PriorityClass if each is not PriorityClass.BATCH):
+            waiting.drop_started(line)
+            if waiting.tokens(line) > 0:
+                return True
+        return False
 
     def _num_slots(self, model: str) -> int:
         return sum(served.slots for served in self._services.models.serving(model))

@@ -1,7 +1,8 @@
 """When lines of a model may begin: only while nothing waits that should come before them.
 
-How much of this edge's own waits is known here at once; of the rest of the fleet, as the broker said it a quarter of a
-second ago. Classes are strict in the queue, so a line that slips in before a call of a higher class waits behind it.
+How much of this edge's own waits is known here at once; of the rest of the fleet, as the broker, or the other edges,
+said it a quarter of a second ago. Classes are strict in the queue, so a line that slips in before a call of a higher
+class waits behind it.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from schemas.errors import ServingError
 from schemas.requests import PriorityClass
 
 _LOOK_S = 0.25
+# How soon to try again when a call of ours was about to begin.
+_GLANCE_S = 0.025
 # So many may wait in the queue when nothing is free, so that a place that frees up is taken at once.
 MAX_WAITING = 2
 
@@ -69,10 +72,14 @@ class _ModelLine:
 
 
 class Turns:
-    """First come, first served for each model. `num_slots` is the fleet's."""
+    """First come, first served for each model.
 
-    def __init__(self, look: LookAt, num_slots: Callable[[str], int]) -> None:
+    `is_wanted(model)`: whether calls of higher classes wait as far as this edge has heard; `num_slots` is the fleet's.
+    """
+
+    def __init__(self, look: LookAt, is_wanted: Callable[[str], bool], num_slots: Callable[[str], int]) -> None:
         self._look = look
+        self._is_wanted = is_wanted
         self._num_slots = num_slots
         self._lines: dict[str, _ModelLine] = {}
 
@@ -109,7 +116,7 @@ class Turns:
             self._give(model, line)
             if line.wanting:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
+                    async with asyncio.timeout(_GLANCE_S if self._is_wanted(model) else _LOOK_S):
                         await line.changed.wait()
         for idle in [name for name, each in self._lines.items() if each is not line and each.is_idle]:
             del self._lines[idle]
@@ -137,6 +144,8 @@ class Turns:
     def _may_begin(self, model: str, line: _ModelLine, num: int) -> bool:
         depths = {each: look.depth for each, look in line.looks.items()}
         if any(depth.waiting for each, depth in depths.items() if each is not PriorityClass.BATCH):
+            return False
+        if self._is_wanted(model):
             return False
         num_slots = self._num_slots(model)
         others_wait = depths[PriorityClass.BATCH].waiting - line.seen_waiting

@@ -83,13 +83,14 @@ class _Fleet:
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
+        self.is_wanted = False
         self.depths = {each: QueueDepth(0, 0) for each in PriorityClass}
 
     async def look(self, model: str, priority: PriorityClass, *, asked_after: float = 0.0) -> Look:
         return Look(asyncio.get_running_loop().time(), self.depths[priority], 0, 0)
 
     def turns(self) -> Turns:
-        return Turns(self.look, lambda model: self.num_slots)
+        return Turns(self.look, lambda model: self.is_wanted, lambda model: self.num_slots)
 
 
 async def _take_all(turns: Turns, number: int, num_given: int = 0) -> list[asyncio.Task[Turn]]:
@@ -129,6 +130,15 @@ async def test_nothing_begins_while_a_higher_class_waits(waiting: PriorityClass)
     (take,) = await _take_all(fleet.turns(), 1)
     assert not take.done()
     fleet.depths[waiting] = QueueDepth(0, 3)
+    (await take).ended()
+
+
+async def test_nothing_begins_while_a_call_of_this_edge_is_about_to() -> None:
+    fleet = _Fleet(num_slots=4)
+    fleet.is_wanted = True
+    (take,) = await _take_all(fleet.turns(), 1)
+    assert not take.done()
+    fleet.is_wanted = False
     (await take).ended()
 
 
