@@ -3,14 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
 from broker.batch_jobs import BatchJobs
+from producer.config import AuditConfig, AuditLevel
 from tests.conftest import Broker
-from tests.producer.conftest import KEY, Edge
+from tests.producer.conftest import ADMIN_KEY, CONFIG, KEY, Edge, running_edge, until_served
 from tests.producer.scripted_worker import Run, ScriptedWorker
 from tests.support.waiting import until
 
@@ -174,3 +176,36 @@ async def test_a_file_is_kept_until_its_batch_has_read_it(
         await client.files.delete(created.input_file_id)
     await jobs.change("default", created.id, lambda job: job.model_copy(update={"num_queued": 1}))
     assert (await client.files.delete(created.input_file_id)).deleted
+
+
+async def test_a_batch_is_audited_where_calls_are(broker: Broker, worker: ScriptedWorker) -> None:
+    """Who brought it and who cancelled it; a file that was no good is told of too."""
+    config = replace(CONFIG, audit=AuditConfig(level=AuditLevel.REQUESTS))
+    async with (
+        running_edge(broker, config) as edge,
+        openai.AsyncOpenAI(base_url=f"{edge.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        await until_served(edge)
+        worker.script = hold_for_ever
+        good, bad = await create(client, line("a")), await create(client, b"{")
+        await client.batches.cancel(good.id)
+        headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+        found: list[dict[str, Any]] = []
+
+        async def are_recorded() -> bool:
+            listed = (await edge.client.get("/v1/admin/audit?actor=alice&order=asc", headers=headers)).json()
+            found[:] = [each for each in listed["data"] if each["action"].startswith("batch.")]
+            return len(found) == 3
+
+        await until(are_recorded)
+    assert [(each["action"], each["target"], each["outcome"]) for each in found] == [
+        ("batch.create", good.id, "allowed"),
+        ("batch.create", bad.id, "failed"),
+        ("batch.cancel", good.id, "allowed"),
+    ]
+    assert found[1]["reason"] == "invalid_json_line"
+
+
+async def hold_for_ever(run: Run) -> None:
+    await run.cancelled.wait()
+    await run.finish("")
