@@ -6,18 +6,29 @@ from typing import Any
 
 from broker.subjects import (
     AUDIT_ALL,
+    BATCH_ALL,
+    BATCH_LANES,
+    BATCH_STORED_AS,
+    BUCKET_BATCHES,
     BUCKET_MODELS,
     BUCKET_POLICY,
     BUCKET_WORKERS,
+    FILES_ALL,
     LIMITS_ALL,
     LIMITS_DAILY_ALL,
+    RESULTS_ALL,
     STREAM_AUDIT,
+    STREAM_BATCH,
     STREAM_BLOBS,
     STREAM_DLQ,
+    STREAM_FILES,
     STREAM_LIMITS,
     STREAM_LIMITS_DAILY,
     STREAM_REQUESTS,
+    STREAM_RESULTS,
     STREAM_TOKENS,
+    batch_consumer,
+    batch_lane,
     bucket_stream,
     bucket_subject,
     consumer_name,
@@ -34,6 +45,10 @@ ACK_WAIT_S = 15
 ACK_WAIT_CLUSTER_S = 20
 JOURNAL_AGE_S = 3600
 PRESENCE_TTL_S = 6
+RESULTS_AGE_S = 7 * 86400
+FILES_AGE_S = 7 * 86400
+# A record goes before the first of its results, which may be a day younger: what is counted is complete.
+JOBS_AGE_S = RESULTS_AGE_S - 86400
 # A share of the smallest budget must still hold one message of the largest size.
 MIN_BUDGET_BYTES = 512 * _MIB
 MAX_BUDGET_BYTES = 64 * _GIB
@@ -54,11 +69,12 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """A durable pull consumer of one request subject."""
+    """A durable pull consumer, of one request subject unless `stream` is another."""
 
     name: str
     filter_subject: str
     settings: dict[str, Any] = field(default_factory=dict)
+    stream: str = STREAM_REQUESTS
 
     def config(self) -> dict[str, Any]:
         return {
@@ -143,12 +159,45 @@ def stream_specs(*, replicas: int, request_cap: int, budget: int) -> list[Stream
     dlq = {**common, "retention": "limits", "discard": "old", "max_age": 7 * 86400 * _SECOND, "max_bytes": budget // 16}
     # Never dropped by age: a chain with a hole proves nothing. When it is full, administration stops.
     audit = {**common, "retention": "limits", "discard": "new", "max_bytes": budget // 32, "allow_direct": True}
+    # A lane for each tenant and model, so that one with many lines does not stand before the others.
+    batch = {
+        **common,
+        "retention": "workqueue",
+        "discard": "new",
+        "max_bytes": budget // 64,
+        "duplicate_window": 120 * _SECOND,
+        "subject_transform": {"src": BATCH_ALL, "dest": BATCH_STORED_AS},
+    }
+    # Full: no more lines are taken. What is there may not have been fetched yet.
+    results = {
+        **common,
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": RESULTS_AGE_S * _SECOND,
+        "max_bytes": budget // 64,
+        "duplicate_window": 120 * _SECOND,
+        "allow_direct": True,
+    }
+    # Full: no more files are taken. Those that are there may be what batches are made of.
+    files = {
+        **common,
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": FILES_AGE_S * _SECOND,
+        "max_bytes": budget // 32,
+        "allow_direct": True,
+    }
     return [
         StreamSpec(STREAM_REQUESTS, ("inferflux.req.>",), requests),
         StreamSpec(STREAM_TOKENS, ("inferflux.tok.>",), tokens),
         StreamSpec(STREAM_BLOBS, ("inferflux.blob.>",), blobs),
         StreamSpec(STREAM_DLQ, ("inferflux.dlq.>",), dlq),
         StreamSpec(STREAM_AUDIT, (AUDIT_ALL,), audit),
+        StreamSpec(STREAM_BATCH, (BATCH_ALL,), batch),
+        StreamSpec(STREAM_RESULTS, (RESULTS_ALL,), results),
+        StreamSpec(STREAM_FILES, (FILES_ALL,), files),
         StreamSpec(STREAM_LIMITS, (LIMITS_ALL,), _counters(replicas, "memory", 180, 64 * _MIB)),
         StreamSpec(STREAM_LIMITS_DAILY, (LIMITS_DAILY_ALL,), _counters(replicas, "file", 2 * 86400, budget // 64)),
         *(bucket.stream(replicas) for bucket in bucket_specs(budget)),
@@ -175,6 +224,7 @@ def bucket_specs(budget: int) -> list[BucketSpec]:
         BucketSpec(BUCKET_MODELS, max_bytes=budget // 64, history=10),
         BucketSpec(BUCKET_POLICY, max_bytes=budget // 64, history=64),
         BucketSpec(BUCKET_WORKERS, max_bytes=budget // 64, ttl_s=PRESENCE_TTL_S),
+        BucketSpec(BUCKET_BATCHES, max_bytes=budget // 64, ttl_s=JOBS_AGE_S),
     ]
 
 
@@ -184,14 +234,7 @@ def consumer_specs(models: Iterable[ModelCard], *, replicas: int, lanes: int) ->
     The defaults of the unlimited settings bite: 1000 running requests per class, 512 pulls over the fleet. A limit on
     deliveries would strand healthy requests.
     """
-    settings = {
-        "ack_policy": "explicit",
-        "deliver_policy": "all",
-        "ack_wait": (ACK_WAIT_S if replicas == 1 else ACK_WAIT_CLUSTER_S) * _SECOND,
-        "max_deliver": -1,
-        "max_ack_pending": -1,
-        "max_waiting": 4096,
-    }
+    settings = _consumer_settings(replicas)
     return [
         ConsumerSpec(
             consumer_name(model.id, priority, str(lane)), request_subject(model.id, priority, str(lane)), settings
@@ -200,6 +243,23 @@ def consumer_specs(models: Iterable[ModelCard], *, replicas: int, lanes: int) ->
         for priority in PriorityClass
         for lane in range(lanes)
     ]
+
+
+def batch_consumers(*, replicas: int) -> list[ConsumerSpec]:
+    """A consumer per lane of the queue of lines, shared by all edges."""
+    settings = _consumer_settings(replicas)
+    return [ConsumerSpec(batch_consumer(lane), batch_lane(lane), settings, STREAM_BATCH) for lane in range(BATCH_LANES)]
+
+
+def _consumer_settings(replicas: int) -> dict[str, Any]:
+    return {
+        "ack_policy": "explicit",
+        "deliver_policy": "all",
+        "ack_wait": (ACK_WAIT_S if replicas == 1 else ACK_WAIT_CLUSTER_S) * _SECOND,
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 4096,
+    }
 
 
 def request_cap(models: Sequence[ModelCard], fleet_slots: int) -> int:

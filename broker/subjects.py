@@ -7,7 +7,10 @@ inferflux.dlq.<model>.<request>                 requests that kill workers
 inferflux.audit.<writer>                        who did what, a chain for each edge that writes
 inferflux.limit.minute.<who>.<id>.<kind>.<n>    counters over all edges; <n> is a part of the window, or a lease
 inferflux.limit.day.<who>.<id>.<kind>.<day>     those of a day, counted from 1970-01-01 UTC
-inferflux.{batch,result}.<tenant>.<…>           what a tenant publishes as a batch, and the answers to it
+inferflux.batch.<tenant>.<model>                lines of offline batches; stored, in a work queue, as
+inferflux.batch.<lane>.<tenant>.<model>         with a lane for each tenant and model
+inferflux.result.<tenant>.<job>.<line>.<end>    what became of each line; <end> is done or failed
+inferflux.file.<tenant>.<id>.{head,<n>}         files of tenants, a head and chunks
 inferflux.ctl.{cancel.<request>,worker.<id>}    control, not stored
 inferflux.live.<edge>.<request>                 tokens that may enter no stream, to the edge that waits for them
 inferflux.heard.<inbox>.<n>                     its answers, not stored either
@@ -17,7 +20,8 @@ inferflux.evt.<request>.<event>                 transitions for people and tools
 
 import re
 import secrets
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from schemas.requests import PriorityClass
 
@@ -28,10 +32,15 @@ STREAM_DLQ = "INFERFLUX_DLQ"
 STREAM_AUDIT = "INFERFLUX_AUDIT"
 STREAM_LIMITS = "INFERFLUX_LIMITS"
 STREAM_LIMITS_DAILY = "INFERFLUX_LIMITS_DAILY"
+STREAM_BATCH = "INFERFLUX_BATCH"
 STREAM_RESULTS = "INFERFLUX_RESULTS"
+STREAM_FILES = "INFERFLUX_FILES"
+# Of the queue of lines; a deployment's consumers, hence fixed.
+BATCH_LANES = 16
 BUCKET_MODELS = "models"
 BUCKET_WORKERS = "workers"
 BUCKET_POLICY = "policy"
+BUCKET_BATCHES = "batches"
 
 CANCEL_ALL = "inferflux.ctl.cancel.*"
 EDGES_WAITING = "inferflux.ctl.edge.waiting.*"
@@ -40,6 +49,11 @@ EVENTS_ALL = "inferflux.evt.>"
 CLAIMS_ALL = "inferflux.tok.*.*.run"
 DLQ_ALL = "inferflux.dlq.>"
 AUDIT_ALL = "inferflux.audit.>"
+BATCH_ALL = "inferflux.batch.*.*"
+FILES_ALL = "inferflux.file.*.*.*"
+# Which lane is the server's choice, by a hash of tenant and model.
+BATCH_STORED_AS = f"inferflux.batch.{{{{partition({BATCH_LANES},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}"
+RESULTS_ALL = "inferflux.result.*.*.*.*"
 LIMITS_ALL = "inferflux.limit.minute.>"
 LIMITS_DAILY_ALL = "inferflux.limit.day.>"
 LIVE_ALL = "inferflux.live.*.*"
@@ -84,6 +98,21 @@ class DeadLetterName(NamedTuple):
 
     model: str
     request_id: str
+
+
+class ResultEnd(StrEnum):
+    """How a line ended: with an answer, or with an error."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+class BatchName(NamedTuple):
+    """The subject under which a line of a batch is stored, taken apart: whose it is, and for which model."""
+
+    lane: int
+    tenant: str
+    model: str
 
 
 def is_valid_id(text: str) -> bool:
@@ -253,9 +282,58 @@ def tenant_results(tenant: str) -> str:
     return f"inferflux.result.{encode_token(tenant)}.>"
 
 
+def batch_subject(tenant: str, model: str) -> str:
+    """Where a tenant publishes lines for a model. Raises ValueError on empty names."""
+    return f"inferflux.batch.{encode_token(tenant)}.{encode_token(model)}"
+
+
+def batch_lane(lane: int) -> str:
+    """All lines of a lane, as they are stored."""
+    return f"inferflux.batch.{lane}.*.*"
+
+
+def batch_consumer(lane: int) -> str:
+    """What all edges take the lines of a lane from."""
+    return f"lane-{lane}"
+
+
+def parse_batch_lane(subject: str) -> int:
+    """The lane of a stored line, whatever else its publisher made of the subject."""
+    return int(subject.split(".")[2])
+
+
+def parse_batch(subject: str) -> BatchName:
+    """Take the subject of a stored line apart. Raises ValueError."""
+    match subject.split("."):
+        case ["inferflux", "batch", lane, tenant, model] if lane.isdecimal():
+            return BatchName(int(lane), decode_token(tenant), decode_token(model))
+    raise ValueError(f"not a batch subject: {subject!r}")
+
+
+def result_subject(tenant: str, job: str, index: int | str, end: ResultEnd | Literal["*"]) -> str:
+    """Where the answer to one line stands; `index` and `end` "*" for any. Raises ValueError on an invalid job id."""
+    if not is_valid_id(job):
+        raise ValueError(f"not a valid id: {job!r}")
+    return f"inferflux.result.{encode_token(tenant)}.{job}.{index}.{end}"
+
+
 def blob_subject(blob_id: str, index: int | str) -> str:
     """Subject of a chunk; `index` "*" for all of them."""
     return f"inferflux.blob.{blob_id}.{index}"
+
+
+def file_subject(tenant: str, file_id: str, part: int | str) -> str:
+    """Of a file's "head" or a chunk; `part` "*" for all of it, `file_id` "*" for any. Raises ValueError on a bad id."""
+    if file_id != "*" and not is_valid_id(file_id):
+        raise ValueError(f"not a valid id: {file_id!r}")
+    return f"inferflux.file.{encode_token(tenant)}.{file_id}.{part}"
+
+
+def job_subject(tenant: str | None, job: str) -> str:
+    """Of the record of a batch job; `job` "*" for all, `tenant` None for any. Raises ValueError on a bad id."""
+    if job != "*" and not is_valid_id(job):
+        raise ValueError(f"not a valid id: {job!r}")
+    return f"$KV.{BUCKET_BATCHES}.{encode_token(tenant) if tenant is not None else '*'}.{job}"
 
 
 def bucket_stream(bucket: str) -> str:

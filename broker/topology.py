@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 from broker.connection import Connection
 from broker.errors import ApiError, BrokerError, BrokerTimeout, BrokerUnavailable, BrokerUnsuitable, NoResponders
 from broker.outcomes import is_transient
-from broker.specs import ConsumerSpec, StreamSpec, consumer_specs, disk_budget, request_cap, stream_specs
-from broker.subjects import STREAM_REQUESTS
+from broker.specs import (
+    ConsumerSpec,
+    StreamSpec,
+    batch_consumers,
+    consumer_specs,
+    disk_budget,
+    request_cap,
+    stream_specs,
+)
+from broker.subjects import STREAM_BATCH, STREAM_REQUESTS
 from schemas.control import ModelCard
 
 _log = logging.getLogger("inferflux.broker.topology")
@@ -30,12 +38,16 @@ _RETRY_S = 0.2
 
 
 class Change(NamedTuple):
-    """One difference: `action` is create, update or delete, `kind` stream or consumer, `fields` what an update sets."""
+    """One difference: `action` is create, update or delete, `kind` stream or consumer, `fields` what an update sets.
+
+    `stream` is whose consumer it is.
+    """
 
     action: str
     kind: str
     name: str
     fields: tuple[str, ...] = ()
+    stream: str = STREAM_REQUESTS
 
     def __str__(self) -> str:
         return f"{self.action} {self.kind} {self.name}" + (f" ({', '.join(self.fields)})" if self.fields else "")
@@ -107,10 +119,11 @@ class Topology:
         plan: list[tuple[Change, dict[str, Any]]] = []
         for stream in streams:
             plan += await self._plan_stream(stream, keep_cap=models is None)
+        plan += await self._plan_consumers(STREAM_BATCH, batch_consumers(replicas=self._replicas))
         if models is None:
             return plan
         consumers = consumer_specs(models, replicas=self._replicas, lanes=self._lanes)
-        return plan + await self._plan_consumers(consumers)
+        return plan + await self._plan_consumers(STREAM_REQUESTS, consumers)
 
     async def _plan_stream(self, spec: StreamSpec, *, keep_cap: bool) -> list[tuple[Change, dict[str, Any]]]:
         wanted = spec.config()
@@ -128,29 +141,29 @@ class Topology:
         fields = _differences(current, wanted)
         return [(Change("update", "stream", spec.name, fields), {**current, **wanted})] if fields else []
 
-    async def _plan_consumers(self, specs: Sequence[ConsumerSpec]) -> list[tuple[Change, dict[str, Any]]]:
-        current = await self._list_consumers()
+    async def _plan_consumers(self, stream: str, specs: Sequence[ConsumerSpec]) -> list[tuple[Change, dict[str, Any]]]:
+        current = await self._list_consumers(stream)
         plan: list[tuple[Change, dict[str, Any]]] = []
         for spec in specs:
             info = current.pop(spec.name, None)
             wanted = spec.config()
             if info is None:
-                plan.append((Change("create", "consumer", spec.name), wanted))
+                plan.append((Change("create", "consumer", spec.name, stream=stream), wanted))
                 continue
             fields = _differences(info["config"], wanted)
             if fields:
-                plan.append((Change("update", "consumer", spec.name, fields), {**info["config"], **wanted}))
+                plan.append((Change("update", "consumer", spec.name, fields, stream), {**info["config"], **wanted}))
         for name, info in current.items():
             # A consumer that goes leaves its messages unanswerable: the edge's deadline empties it first.
             if info["num_pending"] == 0 and info["num_ack_pending"] == 0:
-                plan.append((Change("delete", "consumer", name), {}))
+                plan.append((Change("delete", "consumer", name, stream=stream), {}))
         return plan
 
-    async def _list_consumers(self) -> dict[str, dict[str, Any]]:
+    async def _list_consumers(self, stream: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         while True:
             try:
-                page = await self._api(f"CONSUMER.LIST.{STREAM_REQUESTS}", {"offset": len(found)})
+                page = await self._api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
             except ApiError as error:
                 if error.err_code == _STREAM_NOT_FOUND:
                     return {}
@@ -165,15 +178,15 @@ class Topology:
             await self._api(f"STREAM.{change.action.upper()}.{change.name}", config)
         elif change.action == "delete":
             try:
-                await self._api(f"CONSUMER.DELETE.{STREAM_REQUESTS}.{change.name}")
+                await self._api(f"CONSUMER.DELETE.{change.stream}.{change.name}")
             except ApiError as error:
                 if error.err_code != _CONSUMER_NOT_FOUND:
                     raise
         else:
             # Without `action` the server would silently change an existing consumer.
             await self._api(
-                f"CONSUMER.CREATE.{STREAM_REQUESTS}.{change.name}.{config['filter_subject']}",
-                {"stream_name": STREAM_REQUESTS, "config": config, "action": change.action},
+                f"CONSUMER.CREATE.{change.stream}.{change.name}.{config['filter_subject']}",
+                {"stream_name": change.stream, "config": config, "action": change.action},
             )
 
     async def _api(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

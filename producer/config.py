@@ -117,9 +117,10 @@ class EdgeConfig:
 
     `max_concurrent` bounds generation calls in this edge, held, queued and streaming together; each prompt of a call
     counts. `body_pace`: the seconds that any body has, and how many bytes of it earn another, up to `body_timeout_s`.
-    `body_buffer_bytes` is for the bodies of all calls that are not queued yet, `stream_buffer_bytes` for what
-    one stream has not got rid of; a client that leaves it full for `slow_reader_timeout_s` is cut. `run_file` lists the
-    workers whose metrics this edge passes on; None when it runs alone.
+    `max_upload_bytes` is for one file, `body_buffer_bytes` for the bodies of all calls that are not queued yet,
+    `stream_buffer_bytes` for what one stream has not got rid of; a client that leaves it full for
+    `slow_reader_timeout_s` is cut. `run_file` lists the workers whose metrics this edge passes on; None when it runs
+    alone.
     """
 
     edge_id: str
@@ -136,6 +137,7 @@ class EdgeConfig:
     port: int = 8080
     max_concurrent: int = 4096
     max_body_bytes: int = 8 * 1024 * 1024
+    max_upload_bytes: int = 100 * 1024 * 1024
     body_buffer_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 60.0
     body_pace: tuple[float, int] = (15.0, 4096)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Container
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -15,6 +16,15 @@ UNKNOWN_MODEL = "unknown"
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _COUNT_EVERY_S = 0.05
 _TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class LineOutcome(StrEnum):
+    """A line of a batch taken by this edge. One that is put off comes again, here or elsewhere."""
+
+    DONE = "done"
+    FAILED = "failed"
+    PUT_OFF = "put_off"
+    DROPPED = "dropped"
 
 
 class EdgeMetrics:
@@ -54,6 +64,9 @@ class EdgeMetrics:
         self.slow_readers = self._counter("slow_readers", "Streams cut because their client did not read.")
         self.rate_limited = self._counter("rate_limited", "Calls refused by a rate limit.")
         self.guardrail_blocks = self._counter("guardrail_blocks", "Prompts and answers a guardrail stopped.")
+        self.batch_lines = self._counter("batch_lines", "Lines of offline batches by what became of them.", "outcome")
+        for line_end in LineOutcome:
+            self.batch_lines.labels(str(line_end))
         self.config_reloads = self._counter("config_reloads", "Times the configuration was read again.", "result")
         for result in (OK, FAILED):
             self.config_reloads.labels(result)

@@ -24,6 +24,8 @@ class ErrorCode(StrEnum):
     PRIORITY_NOT_ALLOWED = "priority_not_allowed"
     MODEL_NOT_FOUND = "model_not_found"
     REQUEST_NOT_FOUND = "request_not_found"
+    FILE_NOT_FOUND = "file_not_found"
+    BATCH_NOT_FOUND = "batch_not_found"
     ROUTE_NOT_FOUND = "route_not_found"
     API_KEY_NOT_FOUND = "api_key_not_found"
     VERSION_NOT_FOUND = "version_not_found"
@@ -44,12 +46,15 @@ class ErrorCode(StrEnum):
     WORKER_UNAVAILABLE = "worker_unavailable"
     MODEL_LOAD_FAILED = "model_load_failed"
     BROKER_UNAVAILABLE = "broker_unavailable"
+    STORAGE_FULL = "storage_full"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     POLICY_UNAVAILABLE = "policy_unavailable"
     ISSUER_UNAVAILABLE = "issuer_unavailable"
     POLICY_DENIED = "policy_denied"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
+    BATCH_CANCELLED = "batch_cancelled"
+    BATCH_EXPIRED = "batch_expired"
     SLOW_READER = "slow_reader"
 
 
@@ -69,6 +74,8 @@ _KINDS = {
     ErrorCode.POLICY_DENIED: ErrorKind(403, "permission_error"),
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.REQUEST_NOT_FOUND: ErrorKind(404, "not_found_error"),
+    ErrorCode.FILE_NOT_FOUND: ErrorKind(404, "not_found_error"),
+    ErrorCode.BATCH_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.API_KEY_NOT_FOUND: ErrorKind(404, "not_found_error"),
     ErrorCode.VERSION_NOT_FOUND: ErrorKind(404, "not_found_error"),
@@ -89,12 +96,16 @@ _KINDS = {
     ErrorCode.MODEL_LOADING: ErrorKind(503, "server_error"),
     ErrorCode.WORKER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.BROKER_UNAVAILABLE: ErrorKind(503, "server_error"),
+    ErrorCode.STORAGE_FULL: ErrorKind(507, "server_error"),
     ErrorCode.AUDIT_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.POLICY_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.ISSUER_UNAVAILABLE: ErrorKind(503, "server_error"),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "server_error"),
     # Seen only by a follower of a request that somebody else cancelled.
     ErrorCode.CANCELLED: ErrorKind(500, "server_error"),
+    # Of lines of a batch that nobody begins any more.
+    ErrorCode.BATCH_CANCELLED: ErrorKind(409, _INVALID),
+    ErrorCode.BATCH_EXPIRED: ErrorKind(409, _INVALID),
     # Seen only at the end of a stream that was cut.
     ErrorCode.SLOW_READER: ErrorKind(429, "rate_limit_error"),
 }

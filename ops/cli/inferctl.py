@@ -12,6 +12,7 @@ ENTRIES = {
     "completion": Entry(f"{_COMMANDS}.completion", "Complete a text."),
     "chat": Entry(f"{_COMMANDS}.chat", "Ask a model, once or in a conversation."),
     "models": Entry(f"{_COMMANDS}.models", "List the models."),
+    "batch": Entry(f"{_COMMANDS}.batch", "Leave a file of calls, and fetch the answers later."),
     "top": Entry(f"{_COMMANDS}.top", "Watch it work: queues, workers, rates."),
     "admin": Entry(f"{_COMMANDS}.admin", "Administer it: keys, rules, limits, models, workers, requests."),
     "login": Entry(f"{_COMMANDS}.login", "Log in at the issuer that the server trusts."),

@@ -89,6 +89,14 @@ class Client:
         except httpx2.TransportError as error:
             raise self._name(error) from None
 
+    def send_file(self, path: str, fields: Mapping[str, str], filename: str, file: Any) -> Any:
+        """Send a form with a file, read as it goes; the JSON body of the answer. Raises Failure."""
+        try:
+            files = {"file": (filename, file, "application/jsonl")}
+            return self.json_of(self._http.request("POST", path, data=dict(fields), files=files))
+        except httpx2.TransportError as error:
+            raise self._name(error) from None
+
     def download(self, path: str) -> Generator[bytes, None, None]:
         """The bytes of an answer as they come. Raises Failure, also when the connection ends before the answer."""
         try:

@@ -142,6 +142,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 _rate("manifest_errors", "manifest not used", by="job", labels=""),
             ),
         ),
+        Panel("Lines of batches", "ops", (_rate("batch_lines", "{{outcome}}", by="outcome", labels=""),)),
         Panel("Manifest in use", "short", (Query("min by (job) (inferflux_manifest_ok)", "{{job}}"),)),
         Panel("Questions to the issuer", "ops", (_rate("issuer_requests", "{{outcome}}", by="outcome", labels=""),)),
         Panel(

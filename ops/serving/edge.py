@@ -52,6 +52,7 @@ def edge_config(settings: Settings, edge_id: str) -> EdgeConfig:
         port=server.http_port,
         max_concurrent=server.max_concurrent,
         max_body_bytes=server.max_body_bytes,
+        max_upload_bytes=server.max_upload_bytes,
         body_timeout_s=server.body_timeout_s,
         header_timeout_s=server.header_timeout_s,
         request_timeout_s=server.request_timeout_s,

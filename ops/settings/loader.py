@@ -120,6 +120,7 @@ def _server(values: Values) -> ServerSettings:
         is_port_given=values.is_given(table.HTTP_PORT),
         max_concurrent=values.get(table.MAX_CONCURRENT),
         max_body_bytes=values.get(table.MAX_BODY_BYTES),
+        max_upload_bytes=values.get(table.MAX_UPLOAD_BYTES),
         body_timeout_s=values.get(table.BODY_TIMEOUT_S),
         header_timeout_s=values.get(table.HEADER_TIMEOUT_S),
         request_timeout_s=values.get(table.REQUEST_TIMEOUT_S),

@@ -29,6 +29,7 @@ class ServerSettings:
     is_port_given: bool
     max_concurrent: int
     max_body_bytes: int
+    max_upload_bytes: int
     body_timeout_s: float
     header_timeout_s: float
     request_timeout_s: float

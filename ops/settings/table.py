@@ -29,6 +29,8 @@ MAX_CONCURRENT = Setting("server.max_concurrent", integer(1, 1_000_000), 4096,
     "more are refused with 429.")
 MAX_BODY_BYTES = Setting("server.max_body_bytes", size_bytes(1024, 2**31), 8 * 2**20,
     "Largest request body; a larger one is refused with 413.")
+MAX_UPLOAD_BYTES = Setting("server.max_upload_bytes", size_bytes(1024, 2**31), 100 * 2**20,
+    "Largest file that `/v1/files` takes; a larger one is refused with 413.")
 BODY_TIMEOUT_S = Setting("server.body_timeout_s", seconds(1, 600), 60.0,
     "How long a request body may take to arrive; a slower one is refused with 400, and one that comes with less than "
     "4 KiB a second after 15 s.")

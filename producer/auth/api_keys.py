@@ -31,6 +31,7 @@ class ApiKeys:
         self._pepper = pepper
         self._known: dict[bytes, _Known] = {}
         self._expiries: list[float] = []
+        self._owners: dict[str, float] = {}
 
     def learn(self, policy: EffectivePolicy) -> None:
         """From now on these keys hold and no others."""
@@ -40,6 +41,10 @@ class ApiKeys:
         # Only a part of the digest leads to the entry; the whole of it is compared in constant time.
         self._known = {each.digest[:8]: each for each in known if each.digest.hex() not in policy.revoked}
         self._expiries = sorted(each.until for each in self._known.values() if each.until < math.inf)
+        self._owners = {}
+        for each in self._known.values():
+            owner = each.identity.owner
+            self._owners[owner] = max(each.until, self._owners.get(owner, 0.0))
 
     def identify(self, secret: str) -> Identity | None:
         """The identity of a presented key; None when nobody has it. Time does not depend on how much of it is right.
@@ -58,6 +63,10 @@ class ApiKeys:
         """Whether a secret with this digest opens anything now."""
         known = self._known.get(digest[:8])
         return known is not None and known.digest == digest and time.time() < known.until
+
+    def has_key(self, owner: str) -> bool:
+        """Whether somebody of this name has a key that holds now."""
+        return time.time() < self._owners.get(owner, 0.0)
 
     def next_expiry(self) -> float | None:
         """Unix time when the next of the keys expires that hold now; None when none ever does."""

@@ -53,6 +53,13 @@ def _whole(
     services: Services, call: Call, reader: Reader, hold: Hold, headers: dict[str, str], whole: WholeAnswer
 ) -> Response:
     _raise_instead(services, call, reader, hold)
+    return Response(whole_body(services, call, whole), media_type="application/json", headers=headers)
+
+
+def whole_body(services: Services, call: Call, whole: WholeAnswer) -> bytes:
+    """The body of a call that is settled or cut. Raises ServingError with what it failed with."""
+    if call.failure is not None:
+        raise call.failure
     if call.first_failure is not None and not whole.is_cut():
         _raise_failure(services, call)
     try:
@@ -61,7 +68,7 @@ def _whole(
         call.delivered = True
     for part in call.open_parts():
         services.lifecycle.end_part(part, Cancelled("filtered"))
-    return Response(render_body(call.rendered_header(), answers), media_type="application/json", headers=headers)
+    return render_body(call.rendered_header(), answers)
 
 
 def _check_start(services: Services, call: Call, reader: Reader) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from producer.auth.oidc.resource import challenge
 from producer.config import EdgeConfig
+from producer.edge.batch.drain import draining_batches
 from producer.edge.body import UnreadBody
 from producer.edge.cors import Cors
 from producer.edge.entry import Entry, not_found
@@ -27,7 +28,7 @@ def create_app(config: EdgeConfig, services: Services) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with services.running():
+        async with services.running(), draining_batches(services):
             yield
 
     app = Starlette(

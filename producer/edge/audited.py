@@ -6,7 +6,7 @@ from producer.audit.audit import Audit
 from producer.audit.texts import prompt_text
 from producer.config import AuditLevel
 from producer.edge.calls import Call
-from producer.edge.context import context_of
+from producer.edge.context import Context, context_of
 from producer.edge.plan import Plan
 from producer.metrics import OK, UNKNOWN_MODEL
 from schemas.audit import AuditEvent, Outcome
@@ -41,12 +41,11 @@ def note_denied_access(audit: Audit, request: Request, error: ServingError) -> N
     audit.denied(event, peer_of(request))
 
 
-def note_refused_call(audit: Audit, request: Request, model: str, error: ServingError) -> None:
-    """A generation call that was not begun."""
+def note_refused_call(audit: Audit, context: Context, peer: str, model: str, error: ServingError) -> None:
+    """A generation call that was not begun. `peer`: the address that it came from, empty for none."""
     level = audit.level
     if level is AuditLevel.CHANGES or (level is AuditLevel.DENIALS and not is_denial(error)):
         return
-    context = context_of(request)
     identity = context.identity
     event = AuditEvent(
         action=_GENERATE,
@@ -60,7 +59,13 @@ def note_refused_call(audit: Audit, request: Request, model: str, error: Serving
     if level is AuditLevel.REQUESTS:
         audit.note(event)
     else:
-        audit.denied(event, peer_of(request))
+        audit.denied(event, peer)
+
+
+def note_dropped_line(audit: Audit, tenant: str, reason: str) -> None:
+    """A line of a batch that nobody can read, and whose result would belong nowhere."""
+    if audit.level is not AuditLevel.CHANGES:
+        audit.denied(AuditEvent("batch.drop", Outcome.FAILED, tenant=tenant, reason=reason), "")
 
 
 def note_blocked_answer(audit: Audit, identity: Identity, model: str, rule: str) -> None:

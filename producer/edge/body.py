@@ -83,7 +83,7 @@ async def read_body(
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         if request.headers.get("expect", "").lower() != "100-continue":
-            await _discard(request, int(declared))
+            await discard(request, int(declared))
         raise too_large
     chunks: list[bytes] = []
     size, begun = 0, asyncio.get_running_loop().time()
@@ -106,7 +106,7 @@ async def read_body(
     except TimeoutError:
         raise UnreadBody(ErrorCode.INVALID_JSON, _too_slow(size, timeout_s, pace)) from None
     if more:
-        await _discard(request, _DISCARD_BYTES)
+        await discard(request)
     raise too_large
 
 
@@ -116,7 +116,8 @@ def _too_slow(size: int, timeout_s: float, pace: Pace) -> str:
     return f"The body did not arrive within {timeout_s:g} s."
 
 
-async def _discard(request: Request, num_bytes: int) -> None:
+async def discard(request: Request, num_bytes: int = _DISCARD_BYTES) -> None:
+    """Read on for a while, so that the client gets to read the refusal. Raises ClientLeft."""
     left = min(num_bytes, _DISCARD_BYTES)
     try:
         async with asyncio.timeout(_DISCARD_S):

@@ -109,7 +109,8 @@ class Call:
     `is_counted`: it has ended, and the numbers say so. `kept_until` is set while its text, which is nowhere else, stays
     here for a reader who may come back. `prompt_facts` are what the audit says of the prompt. `key_digest` is of
     the API key that it was made with, if any; `is_revoked`: that holds no longer. `bill` settles what the call has
-    taken from its limits, None once it did. `span` is that of the HTTP call which brought it.
+    taken from its limits, None once it did. `span` is that of the HTTP call which brought it. `is_stored`: its answer
+    is kept elsewhere, so that nobody will ask for it again.
     """
 
     header: Header
@@ -136,6 +137,7 @@ class Call:
     kept_until: float | None = None
     key_digest: bytes | None = field(default=None, repr=False)
     is_revoked: bool = False
+    is_stored: bool = False
     published: asyncio.Event = field(default_factory=asyncio.Event)
     labels: dict[str, str] = field(default_factory=dict)
     prompt_facts: dict[str, str | int] = field(default_factory=dict)

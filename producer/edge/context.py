@@ -30,6 +30,12 @@ class Context:
     limits: dict[str, str] = field(default_factory=dict)
     span: Span = NO_SPAN
 
+    @property
+    def who(self) -> Identity:
+        """Who asks. Only once that is known: in handlers whose operation needs a scope."""
+        assert self.identity is not None, "the operation of this route needs no key"
+        return self.identity
+
     def become(self, identity: Identity) -> None:
         """From now on it is known who asks, and the id is theirs."""
         self.identity = identity
@@ -48,6 +54,4 @@ def context_of(request: Request) -> Context:
 
 def identity_of(request: Request) -> Identity:
     """Who asks. Only in handlers whose operation needs a scope."""
-    identity = context_of(request).identity
-    assert identity is not None, "the operation of this route needs no key"
-    return identity
+    return context_of(request).who

@@ -14,6 +14,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.is_draining = False
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -22,9 +23,11 @@ class Drain:
 
     def begin(self) -> None:
         self.is_draining = True
+        if not self.begun.done():
+            self.begun.set_result(None)
 
     def expire(self) -> None:
-        self.is_draining = True
+        self.begin()
         if not self.expired.done():
             self.expired.set_result(None)
 

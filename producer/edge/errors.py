@@ -20,6 +20,7 @@ _NEVER_RETRY = frozenset(
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.IDEMPOTENCY_MISMATCH,
         ErrorCode.BUDGET_EXCEEDED,
+        ErrorCode.STORAGE_FULL,
     }
 )
 _MAX_MESSAGE = 1000

@@ -197,7 +197,8 @@ class Lifecycle:
         if part.started is None and part.seq is not None:
             # Ended from elsewhere before a worker had it.
             self._background.spawn(self._withdraw(part), f"withdraw {part.request_id}")
-        if call.delivered and call.idempotency_key is None and isinstance(part.view.fold.terminal, Finished | Failed):
+        is_last_reader = call.idempotency_key is None or call.is_stored
+        if call.delivered and is_last_reader and isinstance(part.view.fold.terminal, Finished | Failed):
             self._retention.drop(part.edge, part.request_id)
         elif not call.is_followed:
             # Not delivered for sure: with an idempotency key the client says that it may ask again. A cancelled journal

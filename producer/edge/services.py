@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
@@ -24,6 +24,8 @@ from producer.config import EdgeConfig
 from producer.edge.admission import Stage
 from producer.edge.arrivals import Arrivals
 from producer.edge.background import Background
+from producer.edge.batch.doors import Doors, build_doors
+from producer.edge.batch.hooks import BatchHooks
 from producer.edge.calls import Call, LiveCalls
 from producer.edge.demand import Demand
 from producer.edge.drain import Drain
@@ -107,8 +109,10 @@ class Services:
     limits: Limits
     stages: Sequence[Stage]
     limiter: Limiter
+    doors: Doors
     filters: Sequence[FilterFactory] = ()
     tracer: Tracer = NO_TRACER
+    batch: BatchHooks = field(default_factory=BatchHooks)
 
     @property
     def is_reachable(self) -> bool:
@@ -217,6 +221,7 @@ def _build(
     )
     trust.policy.on_change(limiter.learn)
     retry_after, waiting = keeping.retry_after, keeping.waiting
+    doors = build_doors(connection, models)
     return Services(
         config=config,
         connection=connection,
@@ -270,6 +275,8 @@ def _build(
             QueueRoom(QueueView(queue.patient_look, waiting), waiting, retry_after),
         ),
         limiter=limiter,
+        doors=doors,
+        batch=doors.hooks,
         # The last one: it sees what the client would.
         filters=(*filters, trust.guardrails.make_filter),
         tracer=tracer,

@@ -157,13 +157,14 @@ def test_patterns_are_compared_as_the_server_does() -> None:
 
 
 def test_nobody_is_granted_what_only_administration_needs() -> None:
-    """Of the list above only the topology has any, but for two that are someone's work."""
+    """Of the list above only the topology has any, but for what is someone's work."""
     theirs = {
         user: {each for each in ADMINISTRATION if any(covers(p, each) for p in permissions(*user).publish)}
         for user in USERS
         if user.role is not Role.TOPOLOGY
     }
     assert theirs.pop(User(Role.WORKER)) == {"$JS.API.CONSUMER.MSG.NEXT.INFERFLUX_REQUESTS.c"}
+    assert theirs.pop(User(Role.EDGE)) == {"$JS.API.DIRECT.GET.INFERFLUX_RESULTS"}
     assert theirs.pop(User(Role.INSPECTOR_FULL)) == {"$JS.API.DIRECT.GET.INFERFLUX_RESULTS"}
     assert not any(theirs.values())
 

@@ -15,6 +15,7 @@ class Rule(NamedTuple):
 
     opens: frozenset[str]
     is_owners: bool = False  # shows or ends a request: only its owner learns that there is one
+    owned: str = ""  # the same of a "file", with what has come of a batch, or of a "batch"
     names_model: bool = False  # refused for models that the key was not granted
     has_priority: bool = False  # refused above the key's ceiling
     body: Mapping[str, Any] | None = None
@@ -49,6 +50,15 @@ _RULES = {
     ("POST", "/v1/completions"): Rule(_GENERATE, names_model=True, has_priority=True, body={"prompt": "one two"}),
     ("DELETE", "/v1/requests/{id}"): Rule(_GENERATE, is_owners=True),
     ("GET", "/v1/requests/{id}/events"): Rule(_GENERATE, is_owners=True),
+    ("GET", "/v1/files"): Rule(_READERS),
+    ("POST", "/v1/files"): Rule(_GENERATE),
+    ("GET", "/v1/files/{id}"): Rule(_READERS, owned="file"),
+    ("GET", "/v1/files/{id}/content"): Rule(_READERS, owned="file"),
+    ("DELETE", "/v1/files/{id}"): Rule(_GENERATE, owned="file"),
+    ("GET", "/v1/batches"): Rule(_READERS),
+    ("POST", "/v1/batches"): Rule(_GENERATE),
+    ("GET", "/v1/batches/{id}"): Rule(_READERS, owned="batch"),
+    ("POST", "/v1/batches/{id}/cancel"): Rule(_GENERATE, owned="batch"),
 }
 
 

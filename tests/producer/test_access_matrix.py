@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tests.conftest import Broker
 from tests.producer.access_rules import rule_of, ruled
 from tests.producer.conftest import CONFIG, Edge, put_model, running_edge, running_worker, until_served
 from tests.producer.scripted_worker import Run, ScriptedWorker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.nats
 
@@ -113,6 +115,8 @@ def test_rules_cover_what_a_route_takes() -> None:
             assert ("priority" in taken or "service_tier" in taken) <= rule.has_priority, route.path
             assert ("model" in taken) <= rule.names_model, route.path
             assert ("/requests/{" in route.path) <= rule.is_owners, route.path
+            assert ("/files/{" in route.path) <= (rule.owned == "file"), route.path
+            assert ("/batches/{" in route.path) <= (rule.owned == "batch"), route.path
 
 
 def attempts() -> Iterator[tuple[Route, str]]:
@@ -190,6 +194,50 @@ async def test_a_request_that_has_ended_stays_its_owners(edge: Edge) -> None:
             told = await edge.client.request(route.method, path_of(route, request_id), headers=as_key(key))
             assert (told.status_code, told.json()["error"]["code"]) == (404, "request_not_found"), (route.path, key)
         await use(edge, route, request_id)
+
+
+async def test_files_and_batches_are_their_owners(edge: Edge) -> None:
+    """And so is what has come of a batch, which is no file of its own."""
+    ids = await leave_a_batch(edge, "owner")
+    unknown = {"file": "file-nope", "output": f"file-batch_{NOBODYS_ID}-output", "batch": "batch_nope"}
+    routes = [route for route in ROUTES if rule_of(route.method, route.path).owned]
+    for route in routes:
+        owned = rule_of(route.method, route.path).owned
+        for kind in ("file", "output") if owned == "file" else ("batch",):
+            for key in ("neighbour", "stranger", "chief", "up-to-high"):
+                told = await edge.client.request(route.method, path_of(route, ids[kind]), headers=as_key(key))
+                none = await edge.client.request(route.method, path_of(route, unknown[kind]), headers=as_key(key))
+                assert (told.status_code, told.json()) == (none.status_code, none.json()), (route.path, key)
+                assert told.json()["error"]["code"] == f"{owned}_not_found"
+    for path in ("/v1/files", "/v1/batches"):
+        for key in ("neighbour", "stranger", "chief"):
+            assert (await edge.client.get(path, headers=as_key(key))).json()["data"] == [], (path, key)
+        assert len((await edge.client.get(path, headers=as_key("owner"))).json()["data"]) == 1
+    for route in sorted(routes, key=lambda route: route.method != "GET"):
+        kind = rule_of(route.method, route.path).owned
+        used = await edge.client.request(route.method, path_of(route, ids[kind]), headers=as_key("owner"))
+        # There is nothing left of it that could be cancelled.
+        assert used.status_code == (400 if route.path.endswith("/cancel") else 200), (route.path, used.text)
+    listed = (await edge.client.get("/v1/admin/batches?tenant=theirs", headers=as_key("chief"))).json()["data"]
+    assert [(each["id"], each["tenant"]) for each in listed] == [(ids["batch"], "theirs")]
+
+
+async def leave_a_batch(edge: Edge, key: str) -> dict[str, str]:
+    """Of one line, answered. Ids of its file, of itself and of its output."""
+    body = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    form = {"file": ("lines.jsonl", json.dumps(line).encode())}
+    headers = as_key(key)
+    file = (await edge.client.post("/v1/files", data={"purpose": "batch"}, files=form, headers=headers)).json()
+    asked = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = (await edge.client.post("/v1/batches", json=asked, headers=headers)).json()
+
+    async def has_ended() -> bool:
+        shown = (await edge.client.get(f"/v1/batches/{batch['id']}", headers=headers)).json()
+        return bool(shown["status"] == "completed")
+
+    await until(has_ended)
+    return {"file": file["id"], "batch": batch["id"], "output": f"file-{batch['id']}-output"}
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def test_only_hopeless_failures_ask_not_to_retry() -> None:
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.IDEMPOTENCY_MISMATCH,
         ErrorCode.BUDGET_EXCEEDED,  # it comes back tomorrow
+        ErrorCode.STORAGE_FULL,  # somebody has to delete files
     }
     assert error_headers(ServingError(ErrorCode.POISONED, ""))["x-should-retry"] == "false"
 

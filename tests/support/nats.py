@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from broker.connection import BrokerConfig, Connection
-from broker.credentials import accepted_logins, write_private
+from broker.credentials import accepted_logins, create_credentials, write_private
 from broker.roles import Role
 from broker.server import EmbeddedServer
 from broker.server_config import USERS_FILE, render_config, render_users
@@ -31,6 +31,10 @@ class _Process(Protocol):
     async def start(self) -> Any: ...
     async def kill(self) -> None: ...
     async def remove(self) -> None: ...
+
+
+# Who publishes batches on the servers of tests.
+TENANTS = ("acme", "other")
 
 
 class NatsServer:
@@ -87,6 +91,7 @@ class NatsServer:
 async def start_nats(directory: Path) -> NatsServer:
     """Start a server with its files under `directory`. The caller closes it."""
     process: _Process = DockerServer(directory) if docker_runs() else ServerOfATest(directory, free_port())
+    create_credentials(process.credentials, TENANTS)
     await process.start()
     return NatsServer(process)
 

@@ -1,7 +1,18 @@
 """The route table. Access control, the API document and the tests of both read it."""
 
 from producer.edge.operation import Route
-from producer.edge.routes import chat, completions, docs, health, metrics, models, requests, well_known
+from producer.edge.routes import (
+    batches,
+    chat,
+    completions,
+    docs,
+    files,
+    health,
+    metrics,
+    models,
+    requests,
+    well_known,
+)
 from producer.edge.routes.admin import (
     api_keys,
     audit,
@@ -15,6 +26,7 @@ from producer.edge.routes.admin import (
     routing,
     workers,
 )
+from producer.edge.routes.admin import batches as admin_batches
 from producer.edge.routes.admin import models as admin_models
 from producer.edge.routes.admin import requests as admin_requests
 
@@ -25,6 +37,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{id:path}", models.retrieve_model),
     Route("DELETE", "/v1/requests/{id}", requests.cancel_request),
     Route("GET", "/v1/requests/{id}/events", requests.resume_request),
+    Route("GET", "/v1/files", files.list_files),
+    Route("POST", "/v1/files", files.upload_file),
+    Route("GET", "/v1/files/{id}", files.show_file),
+    Route("DELETE", "/v1/files/{id}", files.delete_file),
+    Route("GET", "/v1/files/{id}/content", files.read_file),
+    Route("GET", "/v1/batches", batches.list_batches),
+    Route("POST", "/v1/batches", batches.create_batch),
+    Route("GET", "/v1/batches/{id}", batches.show_batch),
+    Route("POST", "/v1/batches/{id}/cancel", batches.cancel_batch),
     Route("GET", "/v1/admin/audit", audit.list_audit),
     Route("GET", "/v1/admin/audit/verify", audit.verify_audit),
     Route("POST", "/v1/admin/audit/verify", audit.verify_audit_file),
@@ -35,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/v1/admin/api_keys/{id}", api_keys.update_api_key),
     Route("DELETE", "/v1/admin/api_keys/{id}", api_keys.revoke_api_key),
     Route("GET", "/v1/admin/autoscale", autoscale.show_autoscale),
+    Route("GET", "/v1/admin/batches", admin_batches.list_all_batches),
     Route("GET", "/v1/admin/cache", cache.show_cache),
     Route("POST", "/v1/admin/cache/clear", cache.clear_cache),
     Route("POST", "/v1/admin/cache/warm", cache.warm_cache),

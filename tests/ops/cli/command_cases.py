@@ -1,7 +1,8 @@
 """A call of every command of `inferctl`, with what comes of it: one row for each, or several.
 
 A command without a row fails `test_commands`. In arguments `{fresh}` is a word that no other call has, `{folder}` a
-folder of its own, `{letter}` the id of a request that was given up.
+folder of its own, `{letter}` the id of a request that was given up, `{lines}` a file of calls, `{batch}` the id of a
+batch that was made of it and has ended, `{running}` that of one that goes on.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ STEP = {"time": NUMBER, "request_id": str, "event": str, "source": str, "model":
 LETTER = {
     "id": str, "time": str, "model": str, "priority": TEXT_OR_NULL, "owner": TEXT_OR_NULL, "tenant": TEXT_OR_NULL,
     "reason": TEXT_OR_NULL, "attempts": NUMBER_OR_NULL,
+}  # fmt: skip
+BATCH = {
+    "id": str, "object": str, "status": str, "input_file_id": str,
+    "request_counts": {"total": int, "completed": int, "failed": int}, **MORE,
 }  # fmt: skip
 TOP = {
     "time": NUMBER, "interval_s": NUMBER,
@@ -105,6 +110,23 @@ USER_CASES = (
     Case("logout", says="Not logged in"),
     *(Case("completion-script", (shell,), says="_INFERCTL_COMPLETE") for shell in ("bash", "zsh", "fish")),
 )
+BATCH_CASES = (
+    Case("batch submit", ("{lines}",), says=r"^batch_\w{{32}}\n$", shape=BATCH),
+    Case("batch submit", ("{lines}", "--wait", "--metadata", "a=b"), says=r"completed +2 +2 +0", shape=BATCH),
+    Case("batch submit", ("{lines}", "--endpoint", "/v1/chat/completions"), exit_code=1, says="^line 1: .*endpoint"),
+    Case("batch submit", ("{lines}", "--metadata", "a"), exit_code=2, says="KEY=VALUE"),
+    Case("batch status", ("{batch}",), says="{batch} +completed", shape=BATCH),
+    Case("batch status", ("{batch}", "--follow"), says="{batch} +completed", shape=BATCH),
+    Case("batch status", says="{batch} +completed", shape=listed(BATCH)),
+    Case("batch status", ("nonsense",), exit_code=1, says="no such batch"),
+    Case("batch list", ("--limit", "1"), says="{batch}", shape=listed(BATCH)),
+    Case("batch list", ("--all",), says="{batch}", shape=listed({**BATCH, "tenant": str, "owner": str}), admin=True),
+    Case("batch results", ("{batch}",), says='"custom_id": ?"a"'),
+    Case("batch results", ("{batch}", "-o", "{folder}/out"), says="^2 lines in", shape={"path": str, "lines": int}),
+    Case("batch results", ("{batch}", "--errors"), says="^$"),
+    Case("batch cancel", ("{running}",), says="{running} cancel", shape=BATCH),
+    Case("batch cancel", ("{batch}",), exit_code=1, says="cannot be cancelled"),
+)  # fmt: skip
 BUS_CASES = (
     Case("bus env", says="inspector", shape={"description": str, "url": str, "inbox_prefix": str, **MORE}),
     Case("bus streams", says=r"INFERFLUX_REQUESTS +\d+", shape=listed(STREAM)),
@@ -158,4 +180,4 @@ ADMIN_CASES = (
          shape={"file": str, "records": int}, admin=True),
 )  # fmt: skip
 
-CASES = (*USER_CASES, *BUS_CASES, *ADMIN_CASES)
+CASES = (*USER_CASES, *BATCH_CASES, *BUS_CASES, *ADMIN_CASES)

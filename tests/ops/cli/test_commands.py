@@ -60,7 +60,10 @@ def test_a_command_answers(case: Case, run: Inferctl, stack: Stack, tmp_path: Pa
 
 def call(case: Case, run: Inferctl, stack: Stack, folder: Path, *more: str) -> tuple[Done, dict[str, str]]:
     folder.mkdir()
-    names = {"fresh": f"word{next(FRESH)}", "folder": str(folder), "letter": ""}
+    lines, slow = write_lines(folder / "lines.jsonl", "echo"), write_lines(folder / "slow.jsonl", "slow")
+    names = {"fresh": f"word{next(FRESH)}", "folder": str(folder), "letter": "", "lines": str(lines)}
+    names["batch"] = submit(run, lines, "--wait") if "{batch}" in repr(case) else ""
+    names["running"] = submit(run, slow) if "{running}" in repr(case) else ""
     if "{letter}" in repr(case):
         names["letter"] = asyncio.run(put_aside(stack))
     environ = {"INFERCTL_API_KEY": ADMIN_KEY} if case.admin else {}
@@ -70,6 +73,21 @@ def call(case: Case, run: Inferctl, stack: Stack, folder: Path, *more: str) -> t
     words = (*(word.format(**names) for word in case.words), *more)
     with traffic(stack) if case.traffic else contextlib.nullcontext():
         return run(*words, stdin=case.stdin, **environ), names
+
+
+def write_lines(path: Path, model: str) -> Path:
+    """Two calls, whose answers are as long as their prompts: `slow` needs a minute or more for one."""
+    body = {"model": model, "prompt": "x" * 100}
+    lines = [{"custom_id": name, "method": "POST", "url": "/v1/completions", "body": body} for name in "ab"]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def submit(run: Inferctl, path: Path, *options: str) -> str:
+    done = run("batch", "submit", str(path), "--json", *options)
+    assert done.returncode == 0, done.stderr
+    batch_id: str = done.json()["id"]
+    return batch_id
 
 
 @contextlib.contextmanager

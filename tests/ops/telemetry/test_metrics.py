@@ -32,6 +32,7 @@ worker redeliveries_total dlq_total{reason} worker_slots{state}
 ADDITIONS = {
     "edge": {
         "audit_lost_total": "an audit that loses events must be noticed",
+        "batch_lines_total": "what becomes of offline batches",
         "config_reloads_total": "a configuration that was not taken must be noticed",
         "manifest_errors_total": "a manifest that was not taken must be noticed",
         "manifest_ok": "the same, while it lasts",

@@ -1,0 +1,1 @@
+"""Offline batches: lines taken from the broker and answered while there is nothing better to do."""

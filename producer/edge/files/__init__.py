@@ -1,0 +1,1 @@
+"""Files that are left for later use: taken in, listed, given back."""
