@@ -38,6 +38,7 @@ class LlamaServer:
     def __init__(self, name: str, plan: BenchPlan) -> None:
         self.name = name
         self.num_repeats = 1
+        self.has_model_tokens = True
         self._plan = plan
 
     def check(self) -> None:

@@ -35,6 +35,7 @@ class VllmServer:
     def __init__(self, name: str, plan: BenchPlan) -> None:
         self.name = name
         self.num_repeats = 1
+        self.has_model_tokens = True
         self._plan = plan
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ops.bench.arm import Server
 from ops.bench.errors import ArmFailed
 from ops.bench.prompts import shared_prefix
-from ops.bench.turns import Results, run_turns
+from ops.bench.turns import Results, Turns
 from tests.ops.bench.chat_server import ChatServer, running
 from tests.ops.bench.figures import plan
 
@@ -29,6 +29,7 @@ class LocalArm:
     def __init__(self, name: str, chats: list[ChatServer], log: list[str]) -> None:
         self.name = name
         self.num_repeats = 1
+        self.has_model_tokens = True
         self._chats = chats
         self._log = log
 
@@ -53,7 +54,7 @@ async def test_arms_take_turns() -> None:
     log: list[str] = []
     results = Results()
     arms = [LocalArm(name, [ChatServer(), ChatServer()], log) for name in ("a", "b")]
-    await run_turns(arms, plan(rounds=2), results, lambda _: None)
+    await Turns(plan(rounds=2), results, lambda _: None).run(arms)
     assert log == ["start a", "stop a", "start b", "stop b"] * 2
     assert {arm: {count: len(each) for count, each in loads.items()} for arm, loads in results.rounds.items()} == {
         "a": {"c=1": 2, "c=8": 2},
@@ -65,7 +66,7 @@ async def test_arms_take_turns() -> None:
 
 async def test_every_turn_has_the_same_prompts_each_once() -> None:
     chats = [ChatServer(), ChatServer()]
-    await run_turns([LocalArm("a", [*chats], [])], plan(rounds=2), Results(), lambda _: None)
+    await Turns(plan(rounds=2), Results(), lambda _: None).run([LocalArm("a", [*chats], [])])
     first, second = (sorted(request["prompt"] for request in chat.requests) for chat in chats)
     assert first == second
     # 8 to warm up, then 4 at c=1 and two for each of 8 clients
@@ -74,7 +75,7 @@ async def test_every_turn_has_the_same_prompts_each_once() -> None:
 
 async def test_the_last_load_shares_a_prefix_that_nobody_has_seen() -> None:
     chat, results = ChatServer(cached_tokens=3), Results()
-    await run_turns([LocalArm("a", [chat], [])], plan(rounds=1, shared=2), results, lambda _: None)
+    await Turns(plan(rounds=1, shared=2), results, lambda _: None).run([LocalArm("a", [chat], [])])
     shares = [request["prompt"].startswith(shared_prefix()) for request in chat.requests]
     assert shares == [False] * (8 + 4 + 16) + [True] * 4
     assert len({request["prompt"] for request in chat.requests}) == len(shares)
@@ -87,7 +88,7 @@ async def test_a_failed_arm_is_left_out_of_later_rounds() -> None:
     results = Results()
     broken = ChatServer(failing={8 + 4: b""})
     arms = [LocalArm("a", [broken, ChatServer()], log), LocalArm("b", [ChatServer(), ChatServer()], log)]
-    await run_turns(arms, plan(rounds=2), results, lambda _: None)
+    await Turns(plan(rounds=2), results, lambda _: None).run(arms)
     assert log == ["start a", "start b", "stop b", "start b", "stop b"]
     assert results.failures["a"].startswith("round 1: c=8: the connection broke in mid-answer")
     assert results.failures["a"].endswith("(signal SIGSEGV)")
@@ -97,7 +98,7 @@ async def test_a_failed_arm_is_left_out_of_later_rounds() -> None:
 
 async def test_an_arm_that_does_not_start_fails() -> None:
     results = Results()
-    await run_turns([LocalArm("a", [], [])], plan(), results, lambda _: None)
+    await Turns(plan(), results, lambda _: None).run([LocalArm("a", [], [])])
     assert results.failures == {"a": "round 1: no server left"}
     assert results.rounds == {}
 
@@ -106,7 +107,7 @@ async def test_a_quick_arm_gets_more_requests() -> None:
     arm = LocalArm("a", [ChatServer()], [])
     arm.num_repeats = 3
     results = Results()
-    await run_turns([arm], plan(rounds=1), results, lambda _: None)
+    await Turns(plan(rounds=1), results, lambda _: None).run([arm])
     assert {count: each[0].num_requests for count, each in results.rounds["a"].items()} == {"c=1": 12, "c=8": 48}
 
 
