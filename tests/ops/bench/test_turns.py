@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ops.bench.arm import Server
+from ops.bench.arm import Arm, Server
 from ops.bench.errors import ArmFailed
+from ops.bench.markdown import markdown
 from ops.bench.prompts import shared_prefix
 from ops.bench.turns import Results, Turns
 from tests.ops.bench.chat_server import ChatServer, running
-from tests.ops.bench.figures import plan
+from tests.ops.bench.figures import plan, report
 
 
 class DeadProcess:
@@ -116,3 +117,37 @@ def test_facts_that_differ_between_starts_are_all_told() -> None:
     for context in ("256", "1864", "256"):
         results.note_facts("ours", {"backend": "torch", "context": context})
     assert results.facts["ours"] == {"backend": "torch", "context": "256 / 1864"}
+
+
+async def test_a_load_whose_prompts_have_another_length_does_not_count() -> None:
+    results, said = Results(), list[str]()
+    turns = Turns(plan(rounds=1), results, said.append, count_tokens=lambda text: 100)
+    await turns.run([LocalArm("a", [ChatServer()], [])])
+    assert results.rounds == {}
+    assert list(results.rejected) == ["a at c=1", "a at c=8"]
+    assert results.rejected["a at c=1"].endswith("not 100: the model's tokenizer counts so many")
+    assert any("DOES NOT COUNT" in line for line in said)
+    text = markdown(report(results))
+    assert "- a at c=1: prompts of" in text
+    assert report(results).has_failed
+
+
+async def test_an_arm_with_other_tokens_is_not_held_to_the_models() -> None:
+    arm, results = LocalArm("echo", [ChatServer()], []), Results()
+    arm.has_model_tokens = False
+    await Turns(plan(rounds=1), results, lambda _: None, count_tokens=lambda text: 100).run([arm])
+    assert results.rejected == {}
+    (summary,) = results.rounds["echo"]["c=1"]
+    assert summary.expected_prompt_tokens == 100
+
+
+async def test_an_arm_is_asked_once_more_when_all_is_measured() -> None:
+    asked: list[str] = []
+
+    async def ask(arm: Arm, server: Server) -> None:
+        asked.append(f"{arm.name} {len(results.rounds[arm.name])}")
+
+    results = Results()
+    arms = [LocalArm(name, [ChatServer(), ChatServer()], []) for name in ("a", "b")]
+    await Turns(plan(rounds=2), results, lambda _: None, afterwards=ask).run(arms)
+    assert asked == ["a 2", "b 2"]
