@@ -10,8 +10,8 @@ from typing import NamedTuple
 import click
 import orjson
 
-from ops.bench.arm import Arm
-from ops.bench.arms import make_arm
+from ops.bench.arm import Arm, Server
+from ops.bench.arms import PEERS, VLLM, make_arm
 from ops.bench.cells import STACK
 from ops.bench.document import Report, describe_model, document, now
 from ops.bench.errors import ArmUnavailable
@@ -20,12 +20,13 @@ from ops.bench.markdown import markdown
 from ops.bench.our_stack import OurStack
 from ops.bench.page import DEFAULT_PAGE, write_page
 from ops.bench.plan import BenchPlan
-from ops.bench.quality.gate import Effort, run_gate
-from ops.bench.quality.results import NOT_ASKED
+from ops.bench.quality.gate import Effort, Reference, run_gate
+from ops.bench.quality.peers import NotTold, ask_llama_server, ask_vllm, peer_quality
+from ops.bench.quality.results import NOT_ASKED, QualityResults
 from ops.bench.stack.cells import run_stack_cells
 from ops.bench.stack.sizes import StackSizes
 from ops.bench.token_counts import token_counter
-from ops.bench.turns import Turns
+from ops.bench.turns import Afterwards, Turns
 from ops.cli import loop, program
 from ops.errors import CannotStart
 
@@ -69,16 +70,35 @@ def bench(run: Run, out: Path | None, *, write_docs: bool) -> int:
 async def _measure(run: Run, arms: list[list[Arm]], report: Report) -> None:
     """The gate first, of the widest plan, while no server runs."""
     with tempfile.TemporaryDirectory(prefix="inferflux-bench-", ignore_cleanup_errors=True) as folder:
+        reference = None
         backends = {arm.name: arm.backend for usable in arms for arm in usable if isinstance(arm, OurStack)}
         backends = {name: backend for name, backend in backends.items() if backend != "echo"}
         if run.quality is None:
             report.quality.missing["quality"] = NOT_ASKED
         elif backends:
             widest = max(run.parts, key=lambda part: part.sequences)
-            await run_gate(backends, widest, run.quality, Path(folder), report.quality, _say)
+            reference = await run_gate(backends, widest, run.quality, Path(folder), report.quality, _say)
         count_tokens = token_counter(run.plan.model) if run.parts else None
         for part, usable in zip(run.parts, arms, strict=True):
-            await Turns(part, report.results, _say, count_tokens).run(usable)
+            await Turns(part, report.results, _say, count_tokens, _asker(reference, report.quality)).run(usable)
+
+
+def _asker(reference: Reference | None, quality: QualityResults) -> Afterwards:
+    """Asks each peer once how far it is from the reference, when its first turn is over."""
+
+    async def ask(arm: Arm, server: Server) -> None:
+        missing = f"quality of {arm.name}"
+        if reference is None or arm.name not in PEERS or arm.name in quality.arms or missing in quality.missing:
+            return
+        how, shape = (ask_vllm, "prompt") if arm.name == VLLM else (ask_llama_server, "8 sequences")
+        try:
+            quality.arms[arm.name] = await peer_quality(server.target, how, shape, reference)
+            _say(f"  mean KL {quality.arms[arm.name].worst.mean_kl:.5f} or more")
+        except NotTold as error:
+            quality.missing[missing] = str(error)
+            _say(f"  quality not measured: {error}")
+
+    return ask
 
 
 def _check_arms(plan: BenchPlan, skipped: dict[str, str], *, is_asked_for: bool) -> list[Arm]:

@@ -18,6 +18,7 @@ from ops.bench.connection import Target
 from ops.bench.converted.folder import as_folder
 from ops.bench.errors import ArmUnavailable
 from ops.bench.plan import BenchPlan
+from ops.bench.quality.peers import NUM_KNOWN
 from ops.bench.server_process import HOST, answers_ok, free_port, server_process
 
 # It imports for half a minute, and compiles before the first step.
@@ -85,6 +86,8 @@ class VllmServer:
         return [
             *("--model", model, "--served-model-name", "default", "--dtype", "bfloat16"),
             *("--max-model-len", str(plan.context), "--max-num-seqs", str(plan.sequences)),
+            # A limit on what may be asked for.
+            *("--max-logprobs", str(NUM_KNOWN)),
         ]
 
 

@@ -34,8 +34,8 @@ class ArmQuality:
 
 @dataclass(slots=True)
 class QualityResults:
-    """`missing` says why there is no figure of an arm, `failures` what broke while it was taken. `tokens` are those of
-    the text."""
+    """`missing` says why there is no figure of an arm, or of none, `failures` what broke while it was taken. `tokens`
+    are those of the text."""
 
     tokens: int = 0
     reference: str = ""
@@ -51,8 +51,9 @@ class QualityResults:
         if arm not in self.arms:
             return "not measured"
         found = self.arms[arm]
-        sign = "≥ " if found.worst.is_bound else ""
-        return f"{sign}{found.worst.mean_kl:.4f} {'passes' if found.passes else '**FAILS**'}"
+        if found.worst.is_bound:
+            return f"≥ {found.worst.mean_kl:.4f}"
+        return f"{found.worst.mean_kl:.4f} {'passes' if found.passes else '**FAILS**'}"
 
     def document(self) -> dict[str, Any]:
         return {
@@ -64,7 +65,7 @@ class QualityResults:
                 name: {
                     "description": found.description,
                     "backend": found.backend,
-                    "passes": found.passes,
+                    "passes": None if found.worst.is_bound else found.passes,
                     "mean_kl": found.worst.mean_kl,
                     "shapes": {shape: one.model_dump() for shape, one in found.shapes.items()},
                 }
