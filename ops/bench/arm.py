@@ -37,6 +37,10 @@ class Arm(Protocol):
     def num_repeats(self) -> int:
         """How many times the usual number of requests it is given; above 1 for one that answers very quickly."""
 
+    @property
+    def has_model_tokens(self) -> bool:
+        """Whether it counts in tokens of the model."""
+
     def check(self) -> None:
         """Raises ArmUnavailable when it cannot be measured here."""
 

@@ -3,7 +3,7 @@
 import sys
 
 from ops.bench.arm import Arm
-from ops.bench.llama_server import VARIANTS, LlamaServer
+from ops.bench.llama_server import Q8_0, VARIANTS, LlamaServer
 from ops.bench.our_stack import OurStack
 from ops.bench.plan import BenchPlan
 from ops.bench.vllm_server import VllmServer
@@ -20,7 +20,7 @@ NAMES = (*OURS, *PEERS, ECHO)
 def default_names() -> tuple[str, ...]:
     """Every backend and peer once. MLX is made for Apple's processors: elsewhere it must be asked for."""
     mlx = ("ours-mlx",) if sys.platform == "darwin" else ()
-    return ("ours-llama", "ours-torch", *mlx, "llama-server", VLLM, ECHO)
+    return ("ours-llama", "ours-torch", *mlx, "llama-server", Q8_0, VLLM, ECHO)
 
 
 def make_arm(name: str, plan: BenchPlan) -> Arm:

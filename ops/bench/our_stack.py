@@ -43,6 +43,7 @@ class OurStack:
         self._plan = plan
         self._backend = backend
         self._is_echo = backend == "echo"
+        self.has_model_tokens = not self._is_echo
 
     def check(self) -> None:
         if self._is_echo:
@@ -64,6 +65,11 @@ class OurStack:
             "version": ", ".join(parts),
             "settings": f"inferflux up, 1 worker, {shown}, all else as it comes",
         }
+
+    @property
+    def backend(self) -> str:
+        """The one that runs; known after `check`."""
+        return self._backend
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator[Server]:

@@ -53,7 +53,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class PeerPaths:
     """Servers that are installed elsewhere: llama-server's binary (None looks for an installed one), the Python of
-    vLLM's environment, and the folder with the model's weights as safetensors that vLLM is given."""
+    vLLM's environment, and the folder with the model's weights as safetensors that vLLM is given (None makes one)."""
 
     llama_server: Path | None = None
     vllm: Path | None = None
@@ -63,7 +63,8 @@ class PeerPaths:
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
     """`model` is a GGUF file. `shared` are the clients of the load with a shared prefix, 0 leaves it out; those of the
-    long loads are in `long_concurrency`. `context` is tokens per sequence; every arm gets the same.
+    long loads are in `long_concurrency`. `context` is tokens per sequence; every arm gets the same. `converted` is the
+    folder for the model in the formats that peers want.
     """
 
     model: Path | None
@@ -78,6 +79,7 @@ class BenchPlan:
     peers: PeerPaths = PeerPaths()
     cells: tuple[Cell, ...] = SHORT_LOADS
     long_concurrency: tuple[int, ...] = (4, 8)
+    converted: Path = Path()
 
     @property
     def sequences(self) -> int:

@@ -1,7 +1,10 @@
 """The prompts: texts of our own, alike in length, different from the first word on, or from behind a shared prefix."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import count, islice
+
+from ops.bench.token_counts import Count
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -94,8 +97,10 @@ def prompts_that_share() -> Iterator[str]:
     return (f"{prefix} {prompt(number).partition(',')[0]}." for number in count())
 
 
-# About 1,500 tokens of an English tokenizer.
-LONG_WORDS = 1370
+LONG_TOKENS = 1500
+# About as many tokens of an English tokenizer; and more than that many of any.
+LONG_WORDS = 1314
+_MOST_LONG_WORDS = LONG_TOKENS
 # Prompts far behind those that any other load comes to.
 _LONG_FROM = 500_000
 
@@ -106,6 +111,18 @@ def long_prompt(number: int, num_words: int = LONG_WORDS) -> str:
     return " ".join(islice(words, num_words))
 
 
-def long_prompts() -> Iterator[str]:
-    """Long prompts, no two of which begin alike, without end."""
-    return (long_prompt(number) for number in count())
+def long_prompts(count_tokens: Count | None = None) -> Iterator[str]:
+    """Long prompts, no two of which begin alike, without end: as many words as have 1,500 tokens, where they can be
+    counted."""
+    if count_tokens is None:
+        return (long_prompt(number) for number in count())
+    return (_cut(long_prompt(number, _MOST_LONG_WORDS), count_tokens) for number in count())
+
+
+def _cut(text: str, count_tokens: Count) -> str:
+    """The longest beginning, in whole words, that has no more tokens."""
+    words = text.split()
+    num_words = bisect_right(
+        range(len(words) + 1), LONG_TOKENS, key=lambda number: count_tokens(" ".join(words[:number]))
+    )
+    return " ".join(words[: num_words - 1])

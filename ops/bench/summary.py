@@ -14,7 +14,8 @@ class Summary:
 
     `tpot_ms` is the median over the answers of the time per token after the first; None when no answer has two tokens.
     `num_short` counts answers with another number of tokens than asked for. `prompt_tokens` and `cached_tokens` (those
-    that the server says it had computed before) are means over the answers. `generator_cpu` is the load generator's
+    that the server says it had computed before) are means over the answers, `expected_prompt_tokens` what the model's
+    tokenizer makes of the same prompts, where it can be asked. `generator_cpu` is the load generator's
     share of one processor; `server_cpu_s` the processor seconds by process, where the system tells.
     """
 
@@ -31,6 +32,7 @@ class Summary:
     tpot_ms: float | None
     generator_cpu: float
     server_cpu_s: Mapping[str, float]
+    expected_prompt_tokens: float | None = None
 
     @property
     def server_cpu_ms_per_token(self) -> dict[str, float]:
@@ -46,7 +48,9 @@ class Spread:
     high: float
 
 
-def summarise(result: LoopResult, server_cpu_s: Mapping[str, float]) -> Summary:
+def summarise(
+    result: LoopResult, server_cpu_s: Mapping[str, float], expected_prompt_tokens: float | None = None
+) -> Summary:
     """The figures of one load."""
     samples = result.samples
     output_tokens = sum(sample.completion_tokens for sample in samples)
@@ -66,6 +70,7 @@ def summarise(result: LoopResult, server_cpu_s: Mapping[str, float]) -> Summary:
         tpot_ms=percentile(tpot_ms, 50) if tpot_ms else None,
         generator_cpu=result.generator_cpu_s / result.wall_s,
         server_cpu_s=dict(server_cpu_s),
+        expected_prompt_tokens=expected_prompt_tokens,
     )
 
 

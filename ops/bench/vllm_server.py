@@ -1,6 +1,7 @@
 """The peer for many streams: vLLM on a CPU, with the same weights as a folder of safetensors.
 
-It wants a torch of its own, so it lives in an environment of its own, and `--vllm` names that one's Python. Its command
+It wants a torch of its own, so it lives in an environment of its own, and `--vllm` names that one's Python. The folder
+is made of the GGUF file unless another is named. Its command
 line is passed by: in builds that are distributed under another name it does not start.
 """
 
@@ -14,8 +15,10 @@ from pathlib import Path
 
 from ops.bench.arm import Server
 from ops.bench.connection import Target
+from ops.bench.converted.folder import as_folder
 from ops.bench.errors import ArmUnavailable
 from ops.bench.plan import BenchPlan
+from ops.bench.quality.peers import NUM_KNOWN
 from ops.bench.server_process import HOST, answers_ok, free_port, server_process
 
 # It imports for half a minute, and compiles before the first step.
@@ -35,13 +38,14 @@ class VllmServer:
     def __init__(self, name: str, plan: BenchPlan) -> None:
         self.name = name
         self.num_repeats = 1
+        self.has_model_tokens = True
         self._plan = plan
 
     def check(self) -> None:
+        _version(self._python())
         folder = self._model()
         if not (folder / "config.json").is_file():
             raise ArmUnavailable(f"{folder}: no config.json in it, so it is no model's folder")
-        _version(self._python())
 
     def describe(self) -> dict[str, str]:
         return {
@@ -71,15 +75,19 @@ class VllmServer:
         return self._plan.peers.vllm
 
     def _model(self) -> Path:
-        if self._plan.peers.vllm_model is None:
-            raise ArmUnavailable("--vllm-model does not name a folder with this model's weights as safetensors")
-        return self._plan.peers.vllm_model
+        if self._plan.peers.vllm_model is not None:
+            return self._plan.peers.vllm_model
+        if self._plan.model is None:
+            raise ArmUnavailable("there is no model; `make setup` installs the default one, --model names another")
+        return as_folder(self._plan.model, self._plan.converted)
 
     def _flags(self, model: str) -> list[str]:
         plan = self._plan
         return [
             *("--model", model, "--served-model-name", "default", "--dtype", "bfloat16"),
             *("--max-model-len", str(plan.context), "--max-num-seqs", str(plan.sequences)),
+            # A limit on what may be asked for.
+            *("--max-logprobs", str(NUM_KNOWN)),
         ]
 
 

@@ -27,7 +27,7 @@ def command(*arguments: str) -> list[str]:
         (["--concurrency", "0"], 2, "'0' is not a list of numbers above 0"),
         (["--shared", "0", "--max-tokens", "200", "--context", "256"], 2, "--context must be at least 360"),
         (["--context", "256"], 2, "--context must be at least 632"),
-        (["--arms", "vllm"], 3, "error: arm vllm: --vllm-model does not name a folder"),
+        (["--arms", "vllm"], 3, "error: arm vllm: --vllm does not name the Python"),
         (["--model", "/no/such.gguf"], 3, "error: model /no/such.gguf: No such file or directory"),
         (["--model", "echo"], 3, "one GGUF file"),
         (["--arms", "llama-server", "--llama-server", "/no/such"], 3, "error: arm llama-server:"),

@@ -24,7 +24,8 @@ def test_record_has_every_round_the_medians_and_the_ratios() -> None:
     assert found["settings"]["order"] == ["ours", "llama-server"]
     assert found["host"]["features"]["avx512_bf16"] is False
     assert found["model"]["weights"] == "Q4_1"
-    assert "not measured" in found["quality"]
+    assert found["quality"]["arms"] == {}
+    assert found["best_peer"]["ours"]["num_cells"] == 2
 
 
 def test_model_is_described_by_its_file(tmp_path: Path) -> None:

