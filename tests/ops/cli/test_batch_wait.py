@@ -23,11 +23,21 @@ def lines(path: Path, *bodies: dict[str, object]) -> str:
     return str(path)
 
 
+def take_interrupts() -> None:
+    """As a terminal's child does; one of a shell in the background would ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_the_batch_running(stack: Stack, tmp_path: Path) -> None:
     path = lines(tmp_path / "lines.jsonl", {"model": "slow", "prompt": "x" * 1000})
     command = [sys.executable, "-m", "ops.cli.inferctl", "batch", "submit", path, "--wait"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=users_environ(tmp_path, stack)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=users_environ(tmp_path, stack),
+        preexec_fn=take_interrupts,
     ) as waiting:
         assert waiting.stderr is not None
         batch_id = waiting.stderr.readline().strip()
