@@ -10,6 +10,8 @@ from typing import NamedTuple
 log = logging.getLogger("inferflux.watch")
 
 SETTLE_S = 0.3
+# The library looks that often whether events have come, in every process.
+_LOOK_MS = 200
 _RETRY_S = 5.0
 
 
@@ -69,7 +71,8 @@ class FileWatch:
 
         while True:
             try:
-                async for _ in awatch(self._path.parent, watch_filter=None, recursive=False, step=20, debounce=200):
+                folder = self._path.parent
+                async for _ in awatch(folder, watch_filter=None, recursive=False, step=_LOOK_MS, debounce=2 * _LOOK_MS):
                     self._wake.set()
             except (OSError, RuntimeError) as error:  # no such folder, or no more watches to be had
                 log.debug("no events of %s: %s", self._path.parent, error)

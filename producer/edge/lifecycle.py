@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -155,7 +156,7 @@ class Lifecycle:
                 waited = part.started_at - call.accepted_at
                 self._metrics.started(call.model, call.priority, waited)
                 self._rates.note_start(call.model, call.priority)
-                self._note(call, "started", worker=part.started.worker, waited_s=round(waited, 3))
+                self._step(call, "started", worker=part.started.worker, waited_s=round(waited, 3))
 
     def note_first_token(self, call: Call) -> None:
         if call.first_token_at is not None:
@@ -169,7 +170,7 @@ class Lifecycle:
         waited = call.first_token_at - call.accepted_at
         self._metrics.first_token(call.model, call.priority, waited, call.span.trace_id)
         call.span.event("first_token")
-        self._note(call, "first_token", waited_s=round(waited, 3))
+        self._step(call, "first_token", waited_s=round(waited, 3))
 
     def settle(self, call: Call) -> None:
         """Put the call away once it is over and nobody reads it. May be called at any time."""
@@ -222,11 +223,18 @@ class Lifecycle:
         self._metrics.ended(call.header.endpoint, call.model, code, duration, call.span.trace_id)
         note_answer(call, code)
         note_ended_call(self._audit, call, code, num_tokens, duration)
-        self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3))
+        self._note(call, "ended", outcome=code, tokens=num_tokens, duration_s=round(duration, 3), **_path_of(call))
 
-    def _note(self, call: Call, event: str, **facts: object) -> None:
+    def _step(self, call: Call, event: str, /, **facts: object) -> None:
+        """A step on the way to the first token, where a line in the log would delay it; the line of the end has it."""
+        self._tell(_log.debug, call, event, **facts)
+
+    def _note(self, call: Call, event: str, /, **facts: object) -> None:
+        self._tell(_log.info, call, event, **facts)
+
+    def _tell(self, log: Callable[..., None], call: Call, event: str, /, **facts: object) -> None:
         elapsed = round(time.monotonic() - call.accepted_at, 4)
-        _log.info(
+        log(
             event,
             request_id=call.request_id,
             model=call.model,
@@ -247,3 +255,13 @@ class Lifecycle:
         """End a call that the journal cannot end: its readers are told, the work is left to others."""
         call.failure = call.failure or error
         self.settle(call)
+
+
+def _path_of(call: Call) -> dict[str, object]:
+    """By which worker, and how long the call took to its first token; empty of what did not come to that."""
+    path: dict[str, object] = {}
+    if call.parts[0].started is not None:
+        path["worker"] = call.parts[0].started.worker
+    if call.first_token_at is not None:
+        path["first_token_s"] = round(call.first_token_at - call.accepted_at, 4)
+    return path

@@ -137,7 +137,7 @@ def test_a_killed_worker_leaves_one_trace(observed: Observed) -> None:
 
 def first_start(observed: Observed, request_id: str) -> str | None:
     lines = observed.log(event="started", request_id=request_id)
-    return next((str(line["worker"]) for line in lines if "worker" in line), None)
+    return next((str(line["process"]) for line in lines if str(line["process"]).startswith("w")), None)
 
 
 def second_start(observed: Observed, request_id: str, first: str) -> str | None:
