@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,10 @@ def test_the_ready_block_sums_slots_and_shows_no_secret() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_leftover_nats_server_is_waited_for(tmp_path: Path) -> None:
     config = str(tmp_path / "nats" / "server.conf")
-    code = "import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, "-c", config]) as leftover:
+    code = "import time; print('up', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, "-c", config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as leftover:
+        assert leftover.stdout is not None
+        leftover.stdout.readline()  # before that the system may not show its arguments
         wait_for_leftovers(tmp_path)
-        assert leftover.poll() is not None or leftover.wait(5) is not None
+        assert leftover.wait(60) == -signal.SIGTERM
