@@ -4,8 +4,8 @@ import errno
 import io
 import json
 import os
-import socket
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
