@@ -63,7 +63,7 @@ class OurStack:
         shown = json.dumps({**self._model(), "source": self._source().rpartition(os.sep)[2]})
         return {
             "version": ", ".join(parts),
-            "settings": f"inferflux up, 1 worker, {shown}, all else as it comes",
+            "settings": f"1 worker of inferflux up, {shown}, all else as it comes",
         }
 
     @property
