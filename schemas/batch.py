@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgpack  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from schemas.codec import VERSION, CodecError
+from schemas.codec import VERSION, CodecError, unpack
 
 _PREFIX = bytes([VERSION])
 
@@ -191,8 +191,8 @@ def _decode(kind: type[_M], payload: bytes, name: str) -> _M:
 
 def _fields(payload: bytes, name: str) -> Any:
     try:
-        return json.loads(payload) if payload[:1] == b"{" else _unpack(payload)
-    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        return json.loads(payload) if payload[:1] == b"{" else unpack(payload)
+    except (ValueError, RecursionError) as error:  # CodecError among them
         raise CodecError(f"{name}: {error}") from error
 
 
@@ -203,9 +203,3 @@ def _validate(kind: type[_M], fields: Any, name: str) -> _M:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CodecError(f"{name} field {where}: {first['msg']}") from error
-
-
-def _unpack(payload: bytes) -> Any:
-    if payload[:1] != _PREFIX:
-        raise CodecError(f"unknown message version {payload[:1].hex() or 'none'}")
-    return msgpack.unpackb(memoryview(payload)[1:])

@@ -72,7 +72,7 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(payload: bytes) -> Event:
     """Unpack a journal record. Raises CodecError on anything that `encode_event` does not write."""
-    fields = _unpack(payload)
+    fields = unpack(payload)
     if not isinstance(fields, list) or not fields:
         raise CodecError("event is not a list")
     kind = fields.pop(0)
@@ -105,7 +105,7 @@ def decode_request(payload: bytes) -> GenerateRequest:
         except (ValueError, RecursionError) as error:
             raise CodecError(f"request is not JSON: {error}") from error
     else:
-        fields = _unpack(payload)
+        fields = unpack(payload)
     try:
         return _REQUEST.validate_python(fields)
     except ValidationError as error:
@@ -114,7 +114,8 @@ def decode_request(payload: bytes) -> GenerateRequest:
         raise CodecError(f"request field {where}: {first['msg']}") from error
 
 
-def _unpack(payload: bytes) -> Any:
+def unpack(payload: bytes) -> Any:
+    """What stands behind the version byte, not validated. Raises CodecError."""
     if payload[:1] != _PREFIX:
         raise CodecError(f"unknown message version {payload[:1].hex() or 'none'}")
     try:

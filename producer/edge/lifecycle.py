@@ -260,8 +260,8 @@ class Lifecycle:
 def _path_of(call: Call) -> dict[str, object]:
     """By which worker, and how long the call took to its first token; empty of what did not come to that."""
     path: dict[str, object] = {}
-    if call.parts[0].started is not None:
-        path["worker"] = call.parts[0].started.worker
+    if (started := next((part.started for part in call.parts if part.started is not None), None)) is not None:
+        path["worker"] = started.worker
     if call.first_token_at is not None:
         path["first_token_s"] = round(call.first_token_at - call.accepted_at, 4)
     return path
