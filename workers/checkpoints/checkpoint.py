@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from workers.checkpoints.blocks import Blocks
 from workers.checkpoints.model_config import ModelConfig
 from workers.checkpoints.vocabulary import Vocabulary
 
@@ -25,6 +26,8 @@ class Weights(Protocol):
     def read(self, name: str) -> FloatArray: ...
 
     def read_bf16(self, name: str) -> Bf16Array: ...
+
+    def read_blocks(self, name: str) -> Blocks | None: ...
 
     def close(self) -> None: ...
 
@@ -77,6 +80,10 @@ class Checkpoint:
     def read_bf16(self, name: str) -> Bf16Array:
         """A tensor as the bits of bfloat16, rounded to nearest even where the source is of another type."""
         return self._weights.read_bf16(name)
+
+    def read_blocks(self, name: str) -> Blocks | None:
+        """A matrix as the blocks that the source has it in; None where it has none such."""
+        return self._weights.read_blocks(name)
 
     def close(self) -> None:
         """Let go of the files. Arrays that were read stay valid, and so does the tokenizer."""

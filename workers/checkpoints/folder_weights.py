@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from workers.checkpoints.blocks import Blocks
 from workers.checkpoints.json_file import read_json
 from workers.checkpoints.safetensors_file import SafetensorsFile
 from workers.runners.base import RunnerError
@@ -43,6 +44,10 @@ class FolderWeights:
 
     def read_bf16(self, name: str) -> npt.NDArray[np.uint16]:
         return self._located[name].read_bf16(name)
+
+    def read_blocks(self, name: str) -> Blocks | None:
+        """None: safetensors hold no such."""
+        return None
 
     def close(self) -> None:
         self._located = {}

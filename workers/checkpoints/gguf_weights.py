@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.checkpoints.bf16 import from_bf16, to_bf16
+from workers.checkpoints.blocks import Blocks, blocks_of
 from workers.checkpoints.gguf_header import GgufHeader, TensorEntry, read_header
 from workers.checkpoints.gguf_names import hf_name
 from workers.checkpoints.mapping import map_file
@@ -108,6 +109,12 @@ class GgufWeights:
         if file.quantisation(entry).name == "BF16":
             return self._rows(name).view("<u2").reshape(entry.shape)
         return to_bf16(self.read(name))
+
+    def read_blocks(self, name: str) -> Blocks | None:
+        file, entry = self._located[name]
+        if len(entry.shape) != 2:
+            return None
+        return blocks_of(file.quantisation(entry).name, self._rows(name))
 
     def close(self) -> None:
         self._located = {}

@@ -1,12 +1,15 @@
 """Tiny models as GGUF files, converted from the same tensors as the folders."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tests.support.safetensors_folder import random_tensors, tiny_config, tiny_tokenizer
-from tests.workers.runners.llama_cpp.gguf_file import Value, write_gguf
+from tests.workers.runners.llama_cpp.gguf_file import Quantised, Value, write_gguf
 from workers.checkpoints import ModelConfig
 
 _IN_LAYER = {
@@ -31,17 +34,32 @@ def write_model(
     architecture: str = "llama",
     extra_tensors: dict[str, np.ndarray] | None = None,
     without: tuple[str, ...] = (),
+    quantised: Mapping[str, str] | None = None,
+    config_changes: Mapping[str, Any] | None = None,
     **overrides: Value,
 ) -> Path:
     """The tensors of `tiny_folder(architecture)`. `overrides` replace metadata, dots written as double underscores and
-    `arch` for the architecture's name; an empty text removes the key. `without` names tensors to leave out."""
-    config = tiny_config(architecture, tiny_tokenizer().get_vocab_size())
+    `arch` for the architecture's name; an empty text removes the key. `without` names tensors to leave out. Matrices
+    whose names end in a key of `quantised` are of that type."""
+    config = dataclasses.replace(tiny_config(architecture, tiny_tokenizer().get_vocab_size()), **(config_changes or {}))
     named = {key.replace("__", ".").replace("arch.", f"{architecture}."): value for key, value in overrides.items()}
     metadata = {**_hyperparameters(config), **byte_level_metadata(), **named}
     metadata = {key: value for key, value in metadata.items() if not isinstance(value, str) or value}
     tensors = {gguf_name(name): _converted(config, name, values) for name, values in random_tensors(config)}
     tensors = {name: values for name, values in tensors.items() if name not in without}
+    for name, values in tensors.items():
+        kind = next((kind for end, kind in (quantised or {}).items() if name.endswith(f"{end}.weight")), None)
+        if kind is not None and values.ndim == 2:
+            tensors[name] = _quantised(values, kind)
     return write_gguf(path, metadata, tensors | (extra_tensors or {}))
+
+
+def _quantised(values: np.ndarray, kind: str) -> Quantised:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    type_id = GGMLQuantizationType[kind]
+    return Quantised(values.shape, int(type_id), quantize(values.astype(np.float32), type_id))
 
 
 def gguf_name(name: str) -> str:

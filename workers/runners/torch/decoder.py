@@ -7,7 +7,7 @@ import torch
 
 from workers.runners.torch.abort_flag import AbortFlag
 from workers.runners.torch.kv_memory import KvMemory, KvShape
-from workers.runners.torch.precision import KvType
+from workers.runners.torch.precision import KvType, Precision
 from workers.runners.torch.step import Step
 
 
@@ -26,6 +26,7 @@ class Decoder(Protocol):
     name: str
     layout: str
     is_row_exact: bool
+    precision: Precision
     kv_type: KvType
     kv_shape: KvShape
 

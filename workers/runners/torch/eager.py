@@ -68,6 +68,7 @@ class EagerDecoder:
         """`kv_type` None: the precision, to which keys and values have been rounded anyhow. `record` makes a step that
         can be played back, where that is faster; None: on CUDA and nowhere else."""
         self._device = device
+        self.precision = precision
         self.kv_type = kv_type or KvType(precision)
         self._model = load_model(reader, precision, self.kv_type, device, sizes)
         self._record = record or (record_cuda if device.type == "cuda" else None)

@@ -13,9 +13,16 @@ _PACKED_FOR_ROWS = 32
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     """`x @ weight.T + bias` for a weight [out, in], which may be copied into another layout."""
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and _can_pack(weight.dtype):
         return _packed(weight, bias)
     return lambda x: torch.nn.functional.linear(x, weight, bias)
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    """oneDNN lays out BF16 only where the processor computes with it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype is not torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

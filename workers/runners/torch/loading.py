@@ -43,7 +43,7 @@ class Computer(NamedTuple):
 
     def wants_kernel(self, machine: Processor) -> bool:
         """Not where there is AMX: PyTorch's products use it, and our kernel does not."""
-        return self.device.type == "cpu" and self.precision is Precision.BF16 and not machine.has_amx
+        return self.device.type == "cpu" and self.kv_type is not KvType.F32 and not machine.has_amx
 
 
 class Loaded(NamedTuple):
@@ -53,7 +53,6 @@ class Loaded(NamedTuple):
     plan: KvPlan
     limits: BatchLimits
     device: torch.device
-    precision: Precision
     threads: int
 
 
@@ -70,10 +69,9 @@ def load(spec: RunnerSpec, *, has_kernel: bool = True) -> Loaded:
         precision = choose_precision(kv_type, device, processor())
         context = choose_context(spec, config)
         try:
-            reader = WeightReader(checkpoint, precision, device)
             sizes = DecoderSizes(vocab_size, context)
             computer = Computer(device, precision, kv_type, threads)
-            decoder = make_decoder(reader, sizes, computer, has_kernel=has_kernel)
+            decoder = make_decoder(checkpoint, sizes, computer, has_kernel=has_kernel)
             room = Room(free_bytes(device), decoder.kv_shape.page_bytes, threads, device.type != "cpu")
             plan = plan_kv(spec, context, room)
             memory = KvMemory(decoder.kv_shape, plan.pages, device)
@@ -84,16 +82,18 @@ def load(spec: RunnerSpec, *, has_kernel: bool = True) -> Loaded:
     tables = PageTables(PagePool(plan.pages), plan.handles, context)
     session = Session(decoder, memory, tables, limits)
     _compute_once(session)
-    return Loaded(checkpoint, decoder, session, plan, limits, device, precision, threads)
+    return Loaded(checkpoint, decoder, session, plan, limits, device, threads)
 
 
-def make_decoder(reader: WeightReader, sizes: DecoderSizes, computer: Computer, *, has_kernel: bool) -> Decoder:
+def make_decoder(checkpoint: Checkpoint, sizes: DecoderSizes, computer: Computer, *, has_kernel: bool) -> Decoder:
     """Our own kernel where it runs and is faster, else PyTorch's operations."""
     if has_kernel and computer.wants_kernel(processor()):
         try:
+            reader = WeightReader(checkpoint, Precision.BF16, computer.device)
             return NativeDecoder(reader, sizes, computer.threads, computer.kv_type)
         except CannotBuild as error:
             logger.warning("computing with PyTorch's operations: %s", error)
+    reader = WeightReader(checkpoint, computer.precision, computer.device)
     return EagerDecoder(reader, computer.precision, computer.device, sizes, computer.kv_type)
 
 

@@ -17,7 +17,7 @@ def describe(loaded: Loaded, template_override: str | None) -> Opened:
     facts = describe_checkpoint(
         loaded.checkpoint,
         template_override,
-        identity=("torch", loaded.precision, loaded.decoder.kv_type),
+        identity=("torch", loaded.decoder.precision, loaded.decoder.kv_type),
         description=_description(loaded),
     )
     return Opened(facts, _capabilities(loaded))
@@ -50,7 +50,7 @@ def _description(loaded: Loaded) -> str:
     parts = [
         f"PyTorch {torch.__version__} on {loaded.device.type}",
         loaded.checkpoint.description,
-        f"{loaded.precision} ({loaded.decoder.name}){threads}",
+        f"{loaded.decoder.precision} ({loaded.decoder.name}){threads}",
         f"{plan.sequences} sequences of up to {plan.context} tokens",
         f"paged {loaded.decoder.kv_type} KV of {plan.token_budget} tokens",
     ]

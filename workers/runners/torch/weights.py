@@ -6,7 +6,19 @@ from dataclasses import dataclass
 import torch
 
 from workers.checkpoints import Checkpoint, ModelConfig
+from workers.checkpoints.blocks import Blocks, joined
 from workers.runners.torch.precision import Precision
+
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+_LAYER = "model.layers."
+# And what of a checkpoint they are made of.
+MATRICES = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "out": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +53,51 @@ class WeightReader:
         return self._checkpoint.fingerprint
 
     def embedding(self) -> torch.Tensor:
-        return self._matrix("model.embed_tokens.weight")
+        return self._matrix(_EMBEDDING)
 
     def norm(self) -> torch.Tensor:
         return self._vector("model.norm.weight")
 
     def head(self, embedding: torch.Tensor, num_rows: int) -> torch.Tensor:
         """The rows that stand for tokens: an embedding may have more."""
-        matrix = embedding if self.config.tie_word_embeddings else self._matrix("lm_head.weight")
+        matrix = embedding if self.config.tie_word_embeddings else self._matrix(_HEAD)
         return matrix[:num_rows]
 
-    def layers(self) -> Iterator[LayerWeights]:
-        for index in range(self.config.num_layers):
-            yield self._layer(f"model.layers.{index}")
+    def head_blocks(self, num_rows: int) -> Blocks | None:
+        """The same, where the checkpoint has them in blocks."""
+        blocks = self._checkpoint.read_blocks(_EMBEDDING if self.config.tie_word_embeddings else _HEAD)
+        return None if blocks is None else blocks.rows(slice(num_rows))
 
-    def _layer(self, name: str) -> LayerWeights:
-        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
-        has_bias = self.config.attention_bias
-        return LayerWeights(
-            input_norm=self._vector(f"{name}.input_layernorm.weight"),
-            qkv=torch.cat([self._matrix(f"{attention}.{part}_proj.weight") for part in "qkv"]),
-            qkv_bias=torch.cat([self._bias(f"{attention}.{part}_proj.bias") for part in "qkv"]) if has_bias else None,
-            q_norm=self._vector(f"{attention}.q_norm.weight") if self.config.qk_norm else None,
-            k_norm=self._vector(f"{attention}.k_norm.weight") if self.config.qk_norm else None,
-            out=self._matrix(f"{attention}.o_proj.weight"),
-            post_norm=self._vector(f"{name}.post_attention_layernorm.weight"),
-            gate_up=torch.cat([self._matrix(f"{mlp}.{part}_proj.weight") for part in ("gate", "up")]),
-            down=self._matrix(f"{mlp}.down_proj.weight"),
-        )
+    def layers(self) -> Iterator[LayerWeights]:
+        for layer in range(self.config.num_layers):
+            matrices = {name: self.matrix(layer, name) for name in MATRICES}
+            yield LayerWeights(**matrices, **self.vectors(layer))
+
+    def matrix(self, layer: int, name: str) -> torch.Tensor:
+        """One of `MATRICES`."""
+        return torch.cat([self._matrix(_part(layer, part)) for part in MATRICES[name]])
+
+    def blocks(self, layer: int, name: str) -> Blocks | None:
+        """The same, where the checkpoint has all parts of it in blocks."""
+        parts = []
+        for part in MATRICES[name]:
+            blocks = self._checkpoint.read_blocks(_part(layer, part))
+            if blocks is None:
+                return None
+            parts.append(blocks)
+        return joined(parts)
+
+    def vectors(self, layer: int) -> dict[str, torch.Tensor | None]:
+        """All else of `LayerWeights`."""
+        attention, has_bias, has_norm = "self_attn", self.config.attention_bias, self.config.qk_norm
+        biases = [self._bias(f"{_LAYER}{layer}.{attention}.{part}_proj.bias") for part in "qkv"] if has_bias else []
+        return {
+            "input_norm": self._vector(_part(layer, "input_layernorm")),
+            "qkv_bias": torch.cat(biases) if biases else None,
+            "q_norm": self._vector(_part(layer, f"{attention}.q_norm")) if has_norm else None,
+            "k_norm": self._vector(_part(layer, f"{attention}.k_norm")) if has_norm else None,
+            "post_norm": self._vector(_part(layer, "post_attention_layernorm")),
+        }
 
     def _matrix(self, name: str) -> torch.Tensor:
         if self._precision is Precision.BF16:
@@ -80,3 +109,7 @@ class WeightReader:
 
     def _vector(self, name: str) -> torch.Tensor:
         return torch.tensor(self._checkpoint.read(name)).to(self._device)
+
+
+def _part(layer: int, name: str) -> str:
+    return f"{_LAYER}{layer}.{name}.weight"

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,16 +17,27 @@ SENTENCEPIECE_WORDS = ["▁the", "▁Paris", "▁is", "the", "is", "in", "▁", 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 
 
-def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, np.ndarray]) -> Path:
+class Quantised(NamedTuple):
+    """A tensor of another type: the bytes of its rows, and what they stand for."""
+
+    shape: tuple[int, ...]
+    type_id: int
+    rows: np.ndarray
+
+
+def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, np.ndarray | Quantised]) -> Path:
     """Write a file. Tensors are given as numpy has them, row by row; the format counts dimensions from the inside."""
     head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
     for key, value in metadata.items():
         head += _string(key) + _typed(value)
     body = bytearray()
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Quantised):
+            tensor = Quantised(tensor.shape, _F32, tensor.astype("<f4"))
         dimensions = tensor.shape[::-1]
-        head += _string(name) + struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, _F32, len(body))
-        body += _padded(tensor.astype("<f4").tobytes())
+        layout = len(dimensions), *dimensions, tensor.type_id, len(body)
+        head += _string(name) + struct.pack(f"<I{len(dimensions)}QIQ", *layout)
+        body += _padded(tensor.rows.tobytes())
     path.write_bytes(_padded(bytes(head)) + bytes(body))
     return path
 

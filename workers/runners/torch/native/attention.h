@@ -49,9 +49,15 @@ struct Query {
 
 // The most rows whose sums fit in registers. J: head_dim / 16.
 template <int J>
-constexpr int kTileRows = J <= 4 ? 6 : J <= 8 ? 3 : 1;
+constexpr int kTileRows = J <= 4 && HAS_AVX512 ? 6 : J <= 8 ? 3 : 1;
 
-inline int tile_rows(int head_dim) { return head_dim <= 64 ? 6 : head_dim <= 128 ? 3 : 1; }
+// And the most dimensions of theirs, by 16.
+template <int J>
+constexpr int kTileDims = HAS_AVX512 ? J : 2;
+
+inline int tile_rows(int head_dim) {
+    return head_dim <= 64 ? kTileRows<4> : head_dim <= 128 ? kTileRows<8> : kTileRows<16>;
+}
 
 // What has been summed so far of R rows, D numbers each.
 struct Running {
@@ -70,23 +76,23 @@ inline void prefetch(const char* from, int num_bytes) {
 template <int R, int D, bool kIsAhead, typename T>
 __attribute__((noinline)) void score_pages(const float* queries, const T* const* keys, int stride,
                                            const char* const* soon, float* scores) {
-    __m512 sums[R][2];
+    Floats sums[R][2];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = zeros();
     for (int d = 0; d < D; d++) {
         if (kIsAhead) _mm_prefetch(soon[d % 2] + d / 2 * 64, _MM_HINT_T0);
-        const __m512 low = T::load(keys[0] + (int64_t)d * stride), high = T::load(keys[1] + (int64_t)d * stride);
+        const Floats low = T::load(keys[0] + (int64_t)d * stride), high = T::load(keys[1] + (int64_t)d * stride);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
-            const __m512 q = _mm512_set1_ps(queries[r * D + d]);
-            sums[r][0] = _mm512_fmadd_ps(q, low, sums[r][0]);
-            sums[r][1] = _mm512_fmadd_ps(q, high, sums[r][1]);
+            const Floats q = repeat(queries[r * D + d]);
+            sums[r][0] = multiply_add(q, low, sums[r][0]);
+            sums[r][1] = multiply_add(q, high, sums[r][1]);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        _mm512_store_ps(scores + r * kSpan, sums[r][0]);
-        _mm512_store_ps(scores + r * kSpan + kPage, sums[r][1]);
+        store(scores + r * kSpan, sums[r][0]);
+        store(scores + r * kSpan + kPage, sums[r][1]);
     }
 }
 
@@ -97,58 +103,61 @@ __attribute__((noinline)) void weigh(const Query* queries, int num_rows, int fir
     for (int r = 0; r < num_rows; r++, scores += kSpan) {
         const int count = queries[r].seen - first;
         float *sums = rows.sums + r * J * 16, *totals = rows.totals + r * 16, *most = rows.most + r;
-        __m512 highest = _mm512_set1_ps(kMinusInfinity);
+        Floats highest = repeat(kMinusInfinity);
         for (int i = 0; i < num_pages; i++) {
-            const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
-            highest = _mm512_mask_max_ps(highest, mask, highest, _mm512_load_ps(scores + i * kPage));
+            const Mask mask = first_lanes(count - i * kPage);
+            highest = max(highest, choose(mask, load(scores + i * kPage), highest));
         }
-        const float here = _mm512_reduce_max_ps(highest);
-        __m512 total = _mm512_load_ps(totals);
+        const float here = largest(highest);
+        Floats total = load(totals);
         if (here > *most) {
-            const __m512 shrink = exponential(_mm512_set1_ps(*most - here));
-            total = _mm512_mul_ps(total, shrink);
+            const Floats shrink = exponential(repeat(*most - here));
+            total = total * shrink;
             for (int j = 0; j < J; j++)
-                _mm512_store_ps(sums + j * 16, _mm512_mul_ps(_mm512_load_ps(sums + j * 16), shrink));
+                store(sums + j * 16, load(sums + j * 16) * shrink);
             *most = here;
         }
         for (int i = 0; i < num_pages; i++) {
-            const __mmask16 mask = (__mmask16)((1u << std::clamp(count - i * kPage, 0, kPage)) - 1);
-            const __m512 score = _mm512_load_ps(scores + i * kPage);
-            const __m512 p = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(score, _mm512_set1_ps(*most))));
-            total = _mm512_add_ps(total, p);
-            _mm512_store_ps(scores + i * kPage, p);
+            const Mask mask = first_lanes(count - i * kPage);
+            const Floats score = load(scores + i * kPage);
+            const Floats p = choose(mask, exponential(score - repeat(*most)), zeros());
+            total = total + p;
+            store(scores + i * kPage, p);
         }
-        _mm512_store_ps(totals, total);
+        store(totals, total);
     }
 }
 
-// Weights of R rows times the values of `count` tokens, pages of them, are added to the sums.
+// Weights of R rows times the values of `count` tokens, pages of them, are added to the sums: as many dimensions of all
+// tokens at once as registers hold.
 template <int R, int J, bool kIsAhead, typename T>
 __attribute__((noinline)) void add_values(const float* weights, const T* const* values, int count,
                                           const char* const* soon, float* sums) {
-    constexpr int D = J * 16;
-    __m512 of[R][J];
+    constexpr int D = J * 16, kDims = kTileDims<J>;
+    for (int first = 0; first < J; first += kDims) {
+        Floats of[R][kDims];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
-        for (int j = 0; j < J; j++) of[r][j] = _mm512_load_ps(sums + r * D + j * 16);
-    for (int t = 0; t < count; t++) {
-        const T* value = values[t / kPage] + t % kPage * D;
-        if (kIsAhead) prefetch(soon[t / kPage] + t % kPage * D * 2, D * 2);
-        __m512 p[R];
+            for (int j = 0; j < kDims; j++) of[r][j] = load(sums + r * D + (first + j) * 16);
+        for (int t = 0; t < count; t++) {
+            const T* value = values[t / kPage] + t % kPage * D + first * 16;
+            if (kIsAhead && first == 0) prefetch(soon[t / kPage] + t % kPage * D * 2, D * 2);
+            Floats p[R];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) p[r] = _mm512_set1_ps(weights[r * kSpan + t]);
+            for (int r = 0; r < R; r++) p[r] = repeat(weights[r * kSpan + t]);
 #pragma GCC unroll 16
-        for (int j = 0; j < J; j++) {
-            const __m512 v = T::load(value + j * 16);
+            for (int j = 0; j < kDims; j++) {
+                const Floats v = T::load(value + j * 16);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) of[r][j] = _mm512_fmadd_ps(p[r], v, of[r][j]);
+                for (int r = 0; r < R; r++) of[r][j] = multiply_add(p[r], v, of[r][j]);
+            }
         }
-    }
 #pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
-        for (int j = 0; j < J; j++) _mm512_store_ps(sums + r * D + j * 16, of[r][j]);
+            for (int j = 0; j < kDims; j++) store(sums + r * D + (first + j) * 16, of[r][j]);
+    }
 }
 
 // A block of tokens from `first` on, for R rows of which some see a part of it and none more than `longest` tokens.
@@ -170,11 +179,10 @@ inline void begin(const Query* queries, int count, float scale, const Running& r
     constexpr int D = J * 16;
     for (int r = 0; r < count; r++) {
         for (int d = 0; d < D; d += 16) {
-            _mm512_store_ps(rows.queries + r * D + d,
-                            _mm512_mul_ps(_mm512_loadu_ps(queries[r].from + d), _mm512_set1_ps(scale)));
-            _mm512_store_ps(rows.sums + r * D + d, _mm512_setzero_ps());
+            store(rows.queries + r * D + d, load(queries[r].from + d) * repeat(scale));
+            store(rows.sums + r * D + d, zeros());
         }
-        _mm512_store_ps(rows.totals + r * 16, _mm512_setzero_ps());
+        store(rows.totals + r * 16, zeros());
         rows.most[r] = kMinusInfinity;
     }
 }
@@ -183,9 +191,9 @@ template <int J>
 inline void finish(const Query* queries, int count, const Running& rows) {
     constexpr int D = J * 16;
     for (int r = 0; r < count; r++) {
-        const __m512 share = _mm512_set1_ps(1.f / _mm512_reduce_add_ps(_mm512_load_ps(rows.totals + r * 16)));
+        const Floats share = repeat(1.f / total(load(rows.totals + r * 16)));
         for (int d = 0; d < D; d += 16)
-            _mm512_storeu_ps(queries[r].to + d, _mm512_mul_ps(_mm512_load_ps(rows.sums + r * D + d), share));
+            store(queries[r].to + d, load(rows.sums + r * D + d) * share);
     }
 }
 
@@ -256,9 +264,9 @@ void attend_wide(const Query* queries, int count, const Kv* keys, const Kv* valu
                 prefetch((const char*)(values + pages.at(page + kPages)), kPage * D * sizeof(Kv));
             }
             for (int d = 0; d < D; d++)
-                _mm512_store_ps((float*)(wide_keys + d * kSpan + i * kPage), Kv::load(key + d * kPage));
+                store((float*)(wide_keys + d * kSpan + i * kPage), Kv::load(key + d * kPage));
             for (int d = 0; d < kPage * D; d += 16)
-                _mm512_store_ps((float*)(wide_values + i * kPage * D + d), Kv::load(value + d));
+                store((float*)(wide_values + i * kPage * D + d), Kv::load(value + d));
         }
         for (int r = 0; r < count;) {
             const Query* few = queries + r;

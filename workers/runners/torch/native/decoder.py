@@ -1,4 +1,4 @@
-"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX-512 VNNI and BF16."""
+"""The decoder as one call of our own kernel (`step.cpp`), for processors with AVX2, or better AVX-512 VNNI."""
 
 import ctypes
 import weakref
@@ -15,16 +15,18 @@ from workers.runners.torch.decoder import DecoderSizes
 from workers.runners.torch.kv_memory import KvMemory, KvShape
 from workers.runners.torch.native.build import CannotBuild, kernel_library
 from workers.runners.torch.native.library import (
+    PANEL,
     STAGES,
     KernelLibrary,
     LayerPointers,
+    MatrixFormat,
     MatrixPointers,
     ModelPointers,
     StepPointers,
 )
-from workers.runners.torch.native.packing import PANEL, packed_weights
+from workers.runners.torch.native.packing import matrix_format, packed_weights
 from workers.runners.torch.native.weight_cache import WeightCache
-from workers.runners.torch.precision import KvType
+from workers.runners.torch.precision import KvType, Precision
 from workers.runners.torch.rope import rope_table
 from workers.runners.torch.step import Step
 from workers.runners.torch.weights import WeightReader
@@ -44,11 +46,16 @@ def why_not(config: ModelConfig) -> str | None:
 
 
 class NativeDecoder:
-    """See `Decoder`. BF16 weights, laid out as 16-bit integers; F16 or BF16 KV; float32 between products."""
+    """See `Decoder`. F16 or BF16 KV; float32 between products.
+
+    Matrices that the checkpoint has in blocks of 32 numbers (GGUF) are computed with as they are, and what goes into
+    these products is rounded to 8 bits by blocks. BF16 KV, which asks for precision, and other checkpoints have BF16
+    weights as 16-bit integers.
+    """
 
     layout = "16-token pages, keys by dimension"
     is_row_exact = True
-    name = "own kernel"
+    precision = Precision.BF16
 
     def __init__(self, reader: WeightReader, sizes: DecoderSizes, threads: int, kv_type: KvType | None = None) -> None:
         """Raises CannotBuild with the reason why there is no kernel."""
@@ -62,7 +69,10 @@ class NativeDecoder:
             raise CannotBuild(f"KV in {self.kv_type} is none of f16, bf16")
         self._library = KernelLibrary(kernel_library())
         self._sizes = sizes
-        self._weights = packed_weights(reader, sizes.vocab_size, self._library, WeightCache())
+        has_blocks = self.kv_type is KvType.F16
+        self._weights = packed_weights(reader, sizes.vocab_size, self._library, WeightCache(), has_blocks=has_blocks)
+        is_in_blocks = matrix_format(self._weights, "0.down") is not MatrixFormat.WORDS
+        self.name = f"own kernel, {'blocks of 8 bits' if is_in_blocks else '16 bits'}"
         self._logits = torch.empty((0, sizes.vocab_size), dtype=torch.float32)
         self._stage_ns = np.zeros(len(STAGES), np.int64)
         self._model = self._pointers(config, sizes, threads)
@@ -152,7 +162,7 @@ class NativeDecoder:
         )
 
     def _matrix(self, name: str) -> MatrixPointers:
-        return MatrixPointers(self._at(f"{name}.panels"), self._at(f"{name}.units"))
+        return MatrixPointers(self._at(f"{name}.panels"), self._at(f"{name}.units"), matrix_format(self._weights, name))
 
     def _at(self, name: str) -> int | None:
         """None for what this model does not have."""

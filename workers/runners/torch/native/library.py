@@ -2,13 +2,31 @@
 
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from enum import IntEnum
 from pathlib import Path
 
 from workers.runners.torch.native.build import CannotBuild
 
+# Outputs that lie together.
+PANEL = 32
+
+
+class MatrixFormat(IntEnum):
+    """How the numbers of a matrix are stored: 16-bit integers, or blocks of 32 of 8 or 4 bits."""
+
+    WORDS = 0
+    BYTES = 1
+    NIBBLES = 2
+
+    @property
+    def block_bytes(self) -> int:
+        """Of a panel and the 32 inputs of a block."""
+        assert self is not MatrixFormat.WORDS, "no blocks"
+        return 4 * PANEL + PANEL * 32 // (2 if self is MatrixFormat.NIBBLES else 1)
+
 
 class MatrixPointers(Structure):
-    _fields_ = (("panels", c_void_p), ("units", c_void_p))
+    _fields_ = (("panels", c_void_p), ("units", c_void_p), ("format", c_int32))
 
 
 class LayerPointers(Structure):
@@ -58,9 +76,12 @@ class KernelLibrary:
         except OSError as error:
             raise CannotBuild(f"{path} does not load: {error}") from error
         self.name = path.stem
-        self.pack = library.pack
-        self.pack.argtypes = (c_void_p, c_int32, c_int32, c_void_p, c_void_p)
-        self.pack.restype = None
+        self.pack_words = library.pack_words
+        self.pack_words.argtypes = (c_void_p, c_int32, c_int32, c_void_p, c_void_p)
+        self.pack_words.restype = None
+        self.pack_blocks = library.pack_blocks
+        self.pack_blocks.argtypes = (c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_void_p)
+        self.pack_blocks.restype = None
         self.new_scratch = library.new_scratch
         self.new_scratch.restype = c_void_p
         self.free_scratch = library.free_scratch

@@ -2,16 +2,16 @@
 
 #pragma once
 
-#include <immintrin.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
+#include "vector.h"
+
 namespace {
 
-// Numbers of 16 bits, 16 at a time. As elements of keys and values they are told apart by type.
+// Numbers of 16 bits. As elements of keys and values they are told apart by type.
 struct Bf16 {
     uint16_t bits;
 
@@ -22,63 +22,58 @@ struct Bf16 {
         return value;
     }
 
-    static __m512 load(const void* p) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-    }
+    static Floats load(const void* p) { return load_bf16(p); }
 
-    static void store(void* p, __m512 v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+    static void store(void* p, Floats v) { store_bf16(p, v); }
 };
 
 struct F16 {
     uint16_t bits;
 
-    static __m512 load(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+    static Floats load(const void* p) { return load_f16(p); }
 
-    static void store(void* p, __m512 v) {
-        _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
+    static void store(void* p, Floats v) { store_f16(p, v); }
 };
 
 struct Float {
     float number;
 
-    static __m512 load(const void* p) { return _mm512_loadu_ps(p); }
+    static Floats load(const void* p) { return ::load((const float*)p); }
 };
 
 // e^x for x <= 88: 2^n times a polynomial.
-inline __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.f));
-    const __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
-    const __m512 n = _mm512_roundscale_ps(t, 0);
-    const __m512 f = _mm512_sub_ps(t, n);
-    __m512 p = _mm512_set1_ps(1.8775767e-3f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(8.9893397e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5826318e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4015361e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9315308e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.9999994e-1f));
-    return _mm512_scalef_ps(p, n);
+inline Floats exponential(Floats x) {
+    x = max(x, repeat(-87.f));
+    const Floats t = x * repeat(1.44269504f);
+    const Floats n = nearest(t);
+    const Floats f = t - n;
+    Floats p = repeat(1.8775767e-3f);
+    p = multiply_add(p, f, repeat(8.9893397e-3f));
+    p = multiply_add(p, f, repeat(5.5826318e-2f));
+    p = multiply_add(p, f, repeat(2.4015361e-1f));
+    p = multiply_add(p, f, repeat(6.9315308e-1f));
+    p = multiply_add(p, f, repeat(9.9999994e-1f));
+    return scaled(p, n);
 }
 
 inline float rms_scale(const float* x, int size, float eps) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int k = 0; k < size; k += 16) {
-        const __m512 v = _mm512_loadu_ps(x + k);
-        sum = _mm512_fmadd_ps(v, v, sum);
+    Floats sum = zeros();
+    for (int k = 0; k < size; k += kLanes) {
+        const Floats v = load(x + k);
+        sum = multiply_add(v, v, sum);
     }
-    return 1.f / std::sqrt(_mm512_reduce_add_ps(sum) / size + eps);
+    return 1.f / std::sqrt(total(sum) / size + eps);
 }
 
-void norm_row(const float* x, const float* weight, float eps, int size, float* out) {
-    const __m512 scale = _mm512_set1_ps(rms_scale(x, size, eps));
-    for (int k = 0; k < size; k += 16)
-        _mm512_storeu_ps(out + k, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + k), scale), _mm512_loadu_ps(weight + k)));
+inline void norm_row(const float* x, const float* weight, float eps, int size, float* out) {
+    const Floats scale = repeat(rms_scale(x, size, eps));
+    for (int k = 0; k < size; k += kLanes) store(out + k, load(x + k) * scale * load(weight + k));
 }
 
 // SiLU of the one times the other.
-inline __m512 gated(__m512 gate, __m512 up) {
-    const __m512 e = exponential(_mm512_min_ps(_mm512_sub_ps(_mm512_setzero_ps(), gate), _mm512_set1_ps(88.f)));
-    return _mm512_div_ps(_mm512_mul_ps(gate, up), _mm512_add_ps(_mm512_set1_ps(1.f), e));
+inline Floats gated(Floats gate, Floats up) {
+    const Floats e = exponential(min(zeros() - gate, repeat(88.f)));
+    return gate * up / (repeat(1.f) + e);
 }
 
 // A grown buffer keeps its size. Contents are lost.

@@ -1,16 +1,16 @@
-// One step of a Llama-family decoder on a processor with AVX-512 and its 16-bit integer dot product: mixed prompts and
+// One step of a Llama-family decoder on a processor with AVX-512 and its integer dot products, or AVX2: mixed prompts and
 // decodes, whole, in one call.
 //
-// Keys and values are F16 or BF16. Matrix products are of 16-bit integers: of weights with a power of two for each output,
-// of activations with a factor for each row. Both keep 12 bits and more where BF16 keeps 8, and that is what brings logits
-// several times nearer to float32's, in as many instructions. Everything else is float32.
+// Keys and values are F16 or BF16. Matrix products are of integers. Weights that came in 16 bits: 16-bit integers, of
+// weights with a power of two for each output, of activations with a factor for each row; both keep 12 bits and more where
+// BF16 keeps 8, and that is what brings logits several times nearer to float32's, in as many instructions. Weights that
+// came in blocks of at most 8 bits: those, and activations of 8 bits with a factor for each 32. Everything else is float32.
 // Integer sums are exact, and every row is computed by the same instructions in the same order whatever else is in the
 // batch, so that a row's logits do not depend on its company, to the bit.
 //
 // Few rows go through a layer together: threads share the panels of each weight. Of many rows each thread takes blocks,
 // and a block goes from one layer's attention to the next one's by itself, while all of it is in the thread's cache.
 
-#include <immintrin.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -86,12 +86,18 @@ struct Rounded {
     Buffer<int16_t> values;
     Buffer<float> units;
 
-    bool reserve(size_t rows, size_t width) { return values.reserve(rows * width) && units.reserve(rows); }
+    bool reserve(size_t rows, size_t width) {
+        return values.reserve(rows * width) && units.reserve(rows * width / blocks::kSize * 2);
+    }
 
     Rows rows() const { return {values.data, units.data}; }
 
-    void set(int row, const float* x, int size) {
-        units.data[row] = round_row(x, size, values.data + (int64_t)row * size);
+    void set(int row, const float* x, int size, Format format) {
+        const int64_t begin = (int64_t)row * size;
+        if (format == Format::kWords)
+            units.data[row] = words::round_row(x, size, values.data + begin);
+        else
+            blocks::round_row(x, size, (int8_t*)values.data + begin, units.data + begin / blocks::kSize * 2);
     }
 };
 
@@ -187,7 +193,7 @@ class Pass {
             }
         }
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) norm(b.all, b.x.data, m.norm, i);
+        for (int i = 0; i < num_rows; i++) norm(b.all, b.x.data, m.norm, m.head.format, i);
         end(kOfRows);
         multiply(b.all.in.rows(), num_rows, {m.head, nullptr, m.vocab, m.hidden, m.layers[0].qkv.panels}, s.logits,
                  m.vocab, Store::kSet);
@@ -223,14 +229,14 @@ class Pass {
     void embed(int row) {
         const Bf16* from = m.embedding + (int64_t)s.tokens[row] * m.hidden;
         float* to = b.x.data + (int64_t)row * m.hidden;
-        for (int k = 0; k < m.hidden; k += 16) _mm512_storeu_ps(to + k, Bf16::load(from + k));
+        for (int k = 0; k < m.hidden; k += 16) store(to + k, Bf16::load(from + k));
     }
 
     // Row i of x, normed and rounded, is row i that goes into the product.
-    void norm(Space& space, const float* x, const float* weight, int i) {
+    void norm(Space& space, const float* x, const float* weight, Format format, int i) {
         float* plain = b.own[omp_get_thread_num()].numbers.data;
         norm_row(x + (int64_t)i * m.hidden, weight, m.eps, m.hidden, plain);
-        space.in.set(i, plain, m.hidden);
+        space.in.set(i, plain, m.hidden, format);
     }
 
     void rotate(const Layer& layer, int row) {
@@ -240,17 +246,17 @@ class Pass {
         for (int h = 0; h < num; h++) {
             float* p = b.qkv.data + (int64_t)row * heads.width() + h * heads.head_dim;
             const float* weight = h < heads.num_heads ? layer.q_norm : layer.k_norm;
-            const __m512 scale =
-                _mm512_set1_ps(weight ? rms_scale(p, heads.head_dim, m.eps) : 1.f);
+            const Floats scale =
+                repeat(weight ? rms_scale(p, heads.head_dim, m.eps) : 1.f);
             for (int d = 0; d < half; d += 16) {
-                __m512 x = _mm512_loadu_ps(p + d), y = _mm512_loadu_ps(p + half + d);
+                Floats x = load(p + d), y = load(p + half + d);
                 if (weight) {
-                    x = _mm512_mul_ps(_mm512_mul_ps(x, scale), _mm512_loadu_ps(weight + d));
-                    y = _mm512_mul_ps(_mm512_mul_ps(y, scale), _mm512_loadu_ps(weight + half + d));
+                    x = x * scale * load(weight + d);
+                    y = y * scale * load(weight + half + d);
                 }
-                const __m512 c = _mm512_loadu_ps(cos + d), n = _mm512_loadu_ps(sin + d);
-                _mm512_storeu_ps(p + d, _mm512_sub_ps(_mm512_mul_ps(x, c), _mm512_mul_ps(y, n)));
-                _mm512_storeu_ps(p + half + d, _mm512_add_ps(_mm512_mul_ps(y, c), _mm512_mul_ps(x, n)));
+                const Floats c = load(cos + d), n = load(sin + d);
+                store(p + d, x * c - y * n);
+                store(p + half + d, y * c + x * n);
             }
         }
     }
@@ -267,8 +273,8 @@ class Pass {
             Kv* to_key = keys(l) + base + (int64_t)h * kPage * dim + place;
             Kv* to_value = values(l) + base + (int64_t)h * kPage * dim + place * dim;
             for (int d = 0; d < dim; d += 16) {
-                Kv::store(to_value + d, _mm512_loadu_ps(value + h * dim + d));
-                Kv::store(k, _mm512_loadu_ps(key + h * dim + d));
+                Kv::store(to_value + d, load(value + h * dim + d));
+                Kv::store(k, load(key + h * dim + d));
                 for (int e = 0; e < 16; e++) to_key[(d + e) * kPage] = k[e];
             }
         }
@@ -287,7 +293,7 @@ class Pass {
     }
 
     Weight down(int l) const {
-        const int16_t* then = l + 1 < m.num_layers ? m.layers[l + 1].qkv.panels : m.head.panels;
+        const void* then = l + 1 < m.num_layers ? m.layers[l + 1].qkv.panels : m.head.panels;
         return {m.layers[l].down, nullptr, m.hidden, m.intermediate, then};
     }
 
@@ -295,7 +301,7 @@ class Pass {
 #pragma omp for schedule(static)
         for (int i = 0; i < num_rows; i++) {
             if (l == 0) embed(i);
-            norm(b.all, b.x.data, m.layers[l].input_norm, i);
+            norm(b.all, b.x.data, m.layers[l].input_norm, m.layers[l].qkv.format, i);
         }
         end(kOfRows);
         multiply(b.all.in.rows(), num_rows, qkv(l), b.qkv.data, heads.width(), Store::kSet);
@@ -312,17 +318,17 @@ class Pass {
         Space& space = b.all;
         const int width = heads.num_heads * heads.head_dim;
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) space.in.set(i, b.attended.data + (int64_t)i * width, width);
+        for (int i = 0; i < num_rows; i++) space.in.set(i, b.attended.data + (int64_t)i * width, width, m.layers[l].out.format);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, out(l), b.x.data, m.hidden, Store::kAdd);
         end(kOfProducts);
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) norm(space, b.x.data, m.layers[l].post_norm, i);
+        for (int i = 0; i < num_rows; i++) norm(space, b.x.data, m.layers[l].post_norm, m.layers[l].gate_up.format, i);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, gate_up(l), space.gated.data, m.intermediate, Store::kGated);
         end(kOfProducts);
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate);
+        for (int i = 0; i < num_rows; i++) space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, down(l), b.x.data, m.hidden, Store::kAdd);
         end(kOfProducts);
@@ -330,7 +336,7 @@ class Pass {
 
     void query_alone(int l, Space& space, Range rows) {
         const float* x = b.x.data + (int64_t)rows.first * m.hidden;
-        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].input_norm, i);
+        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].input_norm, m.layers[l].qkv.format, i);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, qkv(l), b.qkv.data + (int64_t)rows.first * heads.width(),
                        heads.width(), Store::kSet);
@@ -346,16 +352,16 @@ class Pass {
         const int width = heads.num_heads * heads.head_dim;
         const float* attended = b.attended.data + (int64_t)rows.first * width;
         float* x = b.x.data + (int64_t)rows.first * m.hidden;
-        for (int i = 0; i < rows.count; i++) space.in.set(i, attended + (int64_t)i * width, width);
+        for (int i = 0; i < rows.count; i++) space.in.set(i, attended + (int64_t)i * width, width, m.layers[l].out.format);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, out(l), x, m.hidden, Store::kAdd);
         end(kOfProducts);
-        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].post_norm, i);
+        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].post_norm, m.layers[l].gate_up.format, i);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, gate_up(l), space.gated.data, m.intermediate, Store::kGated);
         end(kOfProducts);
         for (int i = 0; i < rows.count; i++)
-            space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate);
+            space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, down(l), x, m.hidden, Store::kAdd);
         end(kOfProducts);
@@ -495,19 +501,15 @@ void* new_scratch() { return new (std::nothrow) Scratch(); }
 
 void free_scratch(void* scratch) { delete (Scratch*)scratch; }
 
-// Rows [num_out, num_in] into panels, as integers, and what one of them stands for in each output. The last panel is
-// filled with zeros.
-void pack(const Bf16* rows, int32_t num_out, int32_t num_in, int16_t* panels, float* units) {
-    const int num_panels = (num_out + kPanel - 1) / kPanel;
-#pragma omp parallel for
-    for (int n = 0; n < num_panels * kPanel; n++) {
-        const Bf16* row = rows + (int64_t)n * num_in;
-        const float unit = n < num_out ? weight_unit(row, num_in) : 1.f;
-        if (n < num_out) units[n] = unit;
-        int16_t* to = panels + (int64_t)(n / kPanel) * num_in * kPanel + n % kPanel * 2;
-        for (int k = 0; k < num_in; k++)
-            to[(int64_t)(k / 2) * 2 * kPanel + k % 2] = n < num_out ? (int16_t)std::lrint(row[k].value() / unit) : 0;
-    }
+// Rows [num_out, num_in] into panels of kWords, and what one of their integers stands for in each output.
+void pack_words(const Bf16* rows, int32_t num_out, int32_t num_in, int16_t* panels, float* units) {
+    words::pack(rows, num_out, num_in, panels, units);
+}
+
+// See `blocks::pack`.
+void pack_blocks(const uint8_t* numbers, const F16* scales, const F16* minima, int32_t num_out, int32_t num_in,
+                 int32_t format, uint8_t* panels) {
+    blocks::pack(numbers, scales, minima, num_out, num_in, (Format)format, panels);
 }
 
 // See `run`.
