@@ -1,9 +1,20 @@
-"""The client library's connection, with what it does not do: insist on TLS, and survive a change of its login."""
+"""The client library's connection, with what it does not do: insist on TLS, survive a change of its login, and neither
+write nor hand over later than it could.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client as LibraryClient
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 _REFUSED = "authorization violation"
+# Beyond so much that the socket has not taken, writing is left to the library's flusher, which waits for it.
+_MAX_UNSENT_BYTES = 64 * 1024
 
 
 class NoTls(nats.errors.Error):
@@ -19,6 +30,15 @@ class Client(LibraryClient):
     def __init__(self, *, needs_tls: bool = False) -> None:
         super().__init__()
         self._needs_tls = needs_tls
+        self._is_writing = False
+        self._direct: dict[int, Callable[[Msg], None]] = {}
+
+    def take_directly(self, subscription: Subscription, take: Callable[[Msg], None]) -> None:
+        """Hand messages over as they are parsed, instead of through a queue and a task, a turn of the loop later.
+
+        Nothing is ever pending then, so the subscription's limits do not apply. `take` must be quick.
+        """
+        self._direct[subscription._id] = take
 
     def _connect_command(self) -> bytes:
         # The library believes a server, or whoever sits before it, that says it wants no TLS.
@@ -42,3 +62,45 @@ class Client(LibraryClient):
             await self._process_op_err(nats.errors.AuthorizationError())
             return
         await super()._process_err(err_msg)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        """The library wakes a task for each message that it writes. While the socket takes what it is given, that is
+        only work: here all of one turn of the loop is written at the beginning of the next.
+        """
+        transport = self._open_transport()
+        if force_flush or transport is None or transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
+            await super()._flush_pending(force_flush)
+        elif not self._is_writing:
+            self._is_writing = True
+            asyncio.get_running_loop().call_soon(self._write_pending)
+
+    def _write_pending(self) -> None:
+        self._is_writing = False
+        if self.is_closed:
+            return  # the library sends what is left
+        transport = self._open_transport()
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        # When the connection has ended meanwhile it is lost, as it would be had it been written at once.
+        if transport is not None and pending:
+            transport.writelines(pending)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self._direct.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        try:
+            take(self._build_message(sid, subject, reply, data, await self._process_headers(headers)))
+        except Exception as error:
+            await self._error_cb(error)
+
+    def _open_transport(self) -> asyncio.WriteTransport | None:
+        """None while nothing may be written but what belongs to the making of a connection."""
+        if not self.is_connected or not isinstance(self._transport, TcpTransport):
+            return None
+        writer = self._transport._io_writer
+        if writer is None or writer.transport.is_closing():
+            return None
+        return writer.transport

@@ -7,9 +7,9 @@ its subject, and one request may have several answers.
 import asyncio
 from itertools import count
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from broker.client import Client
 from broker.errors import BrokerError, BrokerTimeout, NoResponders, NotConnected, PayloadTooLarge, Refused
 
 _NO_RESPONDERS = "503"
@@ -48,10 +48,9 @@ class Inbox:
         self._calls: dict[str, _Call] = {}
 
     async def start(self) -> None:
-        # No limits: answers to requests we await are never too many, and dropping one would look like a timeout.
-        await self._client.subscribe(
-            f"{self._prefix}.*", cb=self._on_answer, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        # Without a queue, and so without limits: dropping an answer that we await would look like a timeout.
+        subscription = await self._client.subscribe(f"{self._prefix}.*", cb=self._on_early_answer)
+        self._client.take_directly(subscription, self._take)
 
     async def request(
         self, subject: str, payload: bytes, timeout_s: float, headers: dict[str, str] | None = None
@@ -97,7 +96,11 @@ class Inbox:
             del self._calls[token]
         return call.answers
 
-    async def _on_answer(self, message: Msg) -> None:
+    async def _on_early_answer(self, message: Msg) -> None:
+        """None comes before the first request; but without a callback the library would not take messages by itself."""
+        self._take(message)
+
+    def _take(self, message: Msg) -> None:
         call = self._calls.get(message.subject.rpartition(".")[2])
         if call is not None:
             call.take(message)

@@ -14,7 +14,7 @@ class JournalView:
     def __init__(self, request_id: str, forget: Callable[["JournalView"], None]) -> None:
         self.request_id = request_id
         self._forget = forget
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._news = 0
         self._told = 0
         self._on_end: Callable[[], None] | None = None
@@ -34,14 +34,16 @@ class JournalView:
             if self._news != told or self.fold.length > length or self.fold.terminal is not None:
                 self._told = self._news
                 return True
-            if self._waiter is None:
-                self._waiter = loop.create_future()
+            waiter = loop.create_future()
+            self._waiters.append(waiter)
             try:
                 async with asyncio.timeout_at(deadline):
-                    # Shared by all that wait, so one of them leaving must not cancel it.
-                    await asyncio.shield(self._waiter)
+                    await waiter
             except TimeoutError:
                 return False
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call back once there is an end, before those who wait for it go on. Must be quick."""
@@ -65,11 +67,11 @@ class JournalView:
                 return  # nothing that somebody waits for
             self._news += 1
         self._tell_end()
-        if self._waiter is not None:
-            # Once per batch: those who wait run only after all that has arrived is folded.
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
+        # Once per batch: those who wait run only after all that has arrived is folded.
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _tell_end(self) -> None:
         if self._on_end is not None and self.fold.terminal is not None:

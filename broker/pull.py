@@ -291,8 +291,11 @@ class PullLoop:
             self._wake.set()
             return
         if message.reply:
-            self._count(message)
-            await self._hand_over(message)
+            try:
+                # First, so that work on it begins before more is asked for.
+                await self._hand_over(message)
+            finally:
+                self._count(message)
             return
         # Only the server's own messages carry our token in their subject.
         token = message.subject.rpartition(".")[2]

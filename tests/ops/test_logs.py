@@ -1,8 +1,10 @@
 """One format for all lines of a process."""
 
+import asyncio
 import io
 import json
 import logging
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -58,3 +60,50 @@ def test_console_lines_are_for_people_and_the_level_counts() -> None:
     assert "loud" in line
     assert "n=1" in line
     assert "\x1b" not in line
+
+
+class _Writes(io.StringIO):
+    """Each write by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+        self.was_written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        self.was_written.set()
+        return len(text)
+
+
+async def test_an_event_loop_writes_its_lines_in_one_piece_soon_after() -> None:
+    stream = _Writes()
+    configure(level="info", form="json", process="edge-1", stream=stream)
+    for number in range(3):
+        logging.getLogger("x").info("line %d", number)
+    assert stream.pieces == []
+    async with asyncio.timeout(5):
+        await stream.was_written.wait()
+    (piece,) = stream.pieces
+    assert [json.loads(line)["event"] for line in piece.splitlines()] == ["line 0", "line 1", "line 2"]
+    stream.was_written.clear()
+    logging.getLogger("x").info("again")
+    async with asyncio.timeout(5):
+        await stream.was_written.wait()
+
+
+async def test_a_warning_waits_for_nothing_and_takes_along_what_does() -> None:
+    stream = _Writes()
+    configure(level="info", form="json", process="edge-1", stream=stream)
+    logging.getLogger("x").info("first")
+    logging.getLogger("x").warning("second")
+    (piece,) = stream.pieces
+    assert [json.loads(line)["event"] for line in piece.splitlines()] == ["first", "second"]
+
+
+async def test_the_end_of_a_process_takes_along_what_waits() -> None:
+    stream = _Writes()
+    configure(level="info", form="json", process="edge-1", stream=stream)
+    logging.getLogger("x").info("last")
+    logging.shutdown([weakref.ref(logging.getLogger().handlers[0])])
+    assert "last" in "".join(stream.pieces)

@@ -1,0 +1,93 @@
+"""What our client does otherwise than the library: when it writes, and how it hands over."""
+
+import asyncio
+
+import pytest
+from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
+
+from broker.roles import Role
+from tests.conftest import Broker
+
+pytestmark = pytest.mark.nats
+_SUBJECT = "inferflux.evt.r1.said"
+
+
+async def test_what_is_published_arrives_in_order_however_much_it_is(broker: Broker) -> None:
+    arrived: list[int] = []
+    count = 400
+    all_there = asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        arrived.append(int(message.data[:6]))
+        if len(arrived) == count:
+            all_there.set()
+
+    inspector = await broker.server.connect(Role.INSPECTOR)
+    await inspector.subscribe("inferflux.evt.>", take, max_pending=0, max_pending_bytes=0)
+    for number in range(count):
+        # Far more than a socket takes at once, without a turn of the loop between.
+        await broker.edge.publish(_SUBJECT, b"%06d" % number + b"x" * 20_000)
+    await broker.edge.flush()
+    async with asyncio.timeout(10):
+        await all_there.wait()
+    assert arrived == list(range(count))
+
+
+async def test_what_is_published_in_one_turn_is_written_in_one_piece(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = broker.edge.raw._transport
+    assert isinstance(library, TcpTransport)
+    assert library._io_writer is not None
+    socket, written = library._io_writer.transport, list[list[bytes]]()
+
+    class Spy:
+        def __getattr__(self, name: str) -> object:
+            return getattr(socket, name)
+
+        def writelines(self, pieces: list[bytes]) -> None:
+            written.append(pieces)
+            socket.writelines(pieces)
+
+    monkeypatch.setattr(library._io_writer, "_transport", Spy())
+    for _ in range(3):
+        await broker.edge.publish(_SUBJECT, b"x")
+    assert written == []
+    await broker.edge.flush()
+    assert sum(b"PUB inferflux.evt" in piece for piece in written[0]) == 3
+
+
+async def test_what_is_published_last_is_sent_before_the_connection_closes(broker: Broker) -> None:
+    heard = asyncio.Event()
+
+    async def take(_: Msg) -> None:
+        heard.set()
+
+    inspector = await broker.server.connect(Role.INSPECTOR)
+    await inspector.subscribe("inferflux.evt.>", take)
+    await broker.edge.publish(_SUBJECT, b"x")
+    await broker.edge.drain()
+    async with asyncio.timeout(5):
+        await heard.wait()
+
+
+async def test_a_message_that_cannot_be_taken_does_not_end_the_connection(broker: Broker) -> None:
+    async def never(_: Msg) -> None:
+        raise AssertionError("not taken directly")
+
+    taken: list[bytes] = []
+
+    def take(message: Msg) -> None:
+        if message.data == b"bad":
+            raise ValueError("bad")
+        taken.append(message.data)
+
+    inspector = await broker.server.connect(Role.INSPECTOR)
+    subscription = await inspector.subscribe("inferflux.evt.>", never)
+    inspector.raw.take_directly(subscription, take)
+    await broker.edge.publish(_SUBJECT, b"bad")
+    await broker.edge.publish(_SUBJECT, b"good")
+    await broker.edge.flush()
+    await inspector.flush()
+    assert taken == [b"good"]
