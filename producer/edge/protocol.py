@@ -75,6 +75,10 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self._await_headers()
 
+    def eof_received(self) -> None:
+        if self._wire is not None:
+            self._wire.client_ended()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
         if self._wire is not None:

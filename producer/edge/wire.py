@@ -40,13 +40,14 @@ class Wire:
     connection has ended before all of the answer was sent.
     """
 
-    __slots__ = ("_cycle", "_is_lost", "_is_taken", "_news", "_transport", "is_dropped")
+    __slots__ = ("_cycle", "_is_cut_short", "_is_lost", "_is_taken", "_news", "_transport", "is_dropped")
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
         self._cycle = cycle
         self._is_taken = False
         self._is_lost = False
+        self._is_cut_short = False
         self.is_dropped = False
         self._news = asyncio.Event()
 
@@ -75,11 +76,17 @@ class Wire:
             self._is_taken = True
             self._news.set()
 
+    def client_ended(self) -> None:
+        """The client has ended its side, and the transport closes at once: what is written in the same round of the loop
+        it takes without a word, and the cycle counts that as sent.
+        """
+        self._is_cut_short = not self._cycle.response_complete
+
     def lost(self, error: Exception | None) -> None:
         """The connection has ended, with an error when the client's system has reset it."""
         self._is_lost = True
         # What is sent from now on goes nowhere, without a word: the cycle does not count it as complete either.
-        self.is_dropped = error is not None or not self._cycle.response_complete
+        self.is_dropped = error is not None or self._is_cut_short or not self._cycle.response_complete
         self._news.set()
 
     async def wait_news(self, timeout_s: float) -> None:

@@ -27,6 +27,13 @@ class Connection(asyncio.Protocol):
         self.cycle = SimpleNamespace(response_complete=True)
         self.wire = Wire(self.transport, cast(RequestResponseCycle, self.cycle))
 
+    def eof_received(self) -> None:
+        self.wire.client_ended()
+        self.at_eof()
+
+    def at_eof(self) -> None:
+        """Nothing more, but in one test."""
+
     def connection_lost(self, error: Exception | None) -> None:
         self.wire.lost(error)
 
@@ -106,4 +113,20 @@ async def test_a_client_that_leaves_in_order_before_the_end_has_not_taken_the_an
     pair.client.close()
     await asyncio.wait_for(pair.wire.wait_news(5), 10)
     # What is sent now goes nowhere, and no error tells so.
+    assert not pair.wire.is_taken
+
+
+async def test_what_is_sent_after_the_client_has_ended_is_not_taken(pair: Pair) -> None:
+    """The rest of the answer is written in the round of the loop in which its end was seen."""
+    cycle = pair.connection.cycle
+    cycle.response_complete = False
+
+    def send_the_rest() -> None:
+        pair.transport.write(b"the rest")
+        cycle.response_complete = True
+
+    pair.connection.at_eof = send_the_rest  # type: ignore[method-assign]
+    await pair.read_all()
+    pair.client.close()
+    await asyncio.wait_for(pair.wire.wait_news(5), 10)
     assert not pair.wire.is_taken
