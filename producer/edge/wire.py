@@ -77,8 +77,8 @@ class Wire:
             self._news.set()
 
     def client_ended(self) -> None:
-        """The client has ended its side, and the transport closes at once: what is written in the same round of the loop
-        it takes without a word, and the cycle counts that as sent.
+        """The client has ended its side, and the transport closes at once: what is written in the same round of the
+        loop it takes without a word, and the cycle counts that as sent.
         """
         self._is_cut_short = not self._cycle.response_complete
 
