@@ -70,11 +70,12 @@ async def stream_events(
         while True:
             events = writer.take()
             if events:
-                services.lifecycle.note_first_token(call)
-                stream_metrics.note(writer.num_tokens, time.monotonic(), is_last=writer.is_over)
                 if writer.is_over:
                     break
                 yield events
+                # After the token has gone: books can wait, it cannot.
+                services.lifecycle.note_first_token(call)
+                stream_metrics.note(writer.num_tokens, time.monotonic())
                 narrator.note_sent()
             elif comment := await narrator.comment():
                 yield comment
@@ -84,6 +85,8 @@ async def stream_events(
                 raise drain.interruption(call, writer.last_event_id)
             if not writer.is_behind:
                 await changes.wait(writer.length, narrator.wait_s())
+        services.lifecycle.note_first_token(call)
+        stream_metrics.note(writer.num_tokens, time.monotonic(), is_last=True)
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))
         yield events + writer.end()

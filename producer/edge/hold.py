@@ -32,7 +32,6 @@ async def hold_status(
     if departure.watcher.done():
         return Hold.LEFT
     if is_ready():
-        services.lifecycle.note_first_token(call)
         return Hold.READY
     with Interruption(departure.watcher, services.drain.expired):
         await _wait_for(services, call, is_ready, timeout_s)
@@ -48,9 +47,10 @@ async def _wait_for(services: Services, call: Call, is_ready: Callable[[], bool]
     until = None if timeout_s is None else now() + timeout_s
     with closing(Changes(call)) as changes:
         while not is_ready():
+            # Not before it is known whether to go on: whoever sends the first token notes it when that is done.
+            services.lifecycle.note_first_token(call)
             left_s = _LOOK_S if until is None else until - now()
             if left_s <= 0:
                 return
             # After the first token only the end matters, so tokens need not wake us.
             await changes.wait(0 if call.first_token_at is None else _NO_TOKEN, min(left_s, _LOOK_S))
-            services.lifecycle.note_first_token(call)
