@@ -11,6 +11,7 @@ from nats.aio.client import Client as LibraryClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
+from nats.protocol.command import pub_cmd
 
 _REFUSED = "authorization violation"
 # Beyond so much that the socket has not taken, writing is left to the library's flusher, which waits for it.
@@ -39,6 +40,30 @@ class Client(LibraryClient):
         Nothing is ever pending then, so the subscription's limits do not apply. `take` must be quick.
         """
         self._direct[subscription._id] = take
+
+    def publish_soon(self, subject: str, payload: bytes) -> bool:
+        """Publish what may be lost, without waiting for anything. False when it was dropped: not connected, or what was
+        published before has not gone out yet.
+        """
+        if not self.is_connected or self.is_draining_pubs or self._pending_data_size > _MAX_UNSENT_BYTES:
+            return False
+        transport = self._open_transport()
+        if transport is not None and transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
+            return False
+        command = pub_cmd(subject, "", payload)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        if transport is not None:
+            self._write_soon()
+        elif self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        return True
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._direct.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
 
     def _connect_command(self) -> bytes:
         # The library believes a server, or whoever sits before it, that says it wants no TLS.
@@ -70,7 +95,11 @@ class Client(LibraryClient):
         transport = self._open_transport()
         if force_flush or transport is None or transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
             await super()._flush_pending(force_flush)
-        elif not self._is_writing:
+        else:
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if not self._is_writing:
             self._is_writing = True
             asyncio.get_running_loop().call_soon(self._write_pending)
 

@@ -144,6 +144,11 @@ class Connection:
             self.dropped += 1
             _log.debug("publish on %s: %s", subject, error)
 
+    def publish_soon(self, subject: str, payload: bytes) -> None:
+        """`publish` of what is of use only as long as it costs nobody a wait: dropped and counted when it would."""
+        if not self._connected.is_set() or not self._client.publish_soon(subject, payload):
+            self.dropped += 1
+
     async def publish_acked(
         self,
         subject: str,
@@ -213,6 +218,18 @@ class Connection:
         subscription = await self._client.subscribe(
             subject, cb=callback, pending_msgs_limit=max_pending, pending_bytes_limit=max_pending_bytes
         )
+        with contextlib.suppress(NotConnected):  # it is made with the next connection
+            await self.flush()
+        return subscription
+
+    async def hear(self, subject: str, take: Callable[[Msg], None]) -> Subscription:
+        """`subscribe` for a `take` that is quick: called as a message is read from the socket, without a queue."""
+
+        async def take_early(message: Msg) -> None:
+            take(message)
+
+        subscription = await self._client.subscribe(subject, cb=take_early)
+        self._client.take_directly(subscription, take)
         with contextlib.suppress(NotConnected):  # it is made with the next connection
             await self.flush()
         return subscription

@@ -28,10 +28,6 @@ HEARTBEAT_S = 0.5
 _MISSED_S = 2.5 * HEARTBEAT_S
 _RETRY_S = 0.05
 _MAX_RETRY_S = 0.5
-# Records that may lie unread while the loop is busy. What is dropped beyond leaves a hole in the consumer's count, and
-# the next generation reads it again, so a limit costs time but no record.
-_MAX_PENDING = 1 << 16
-MAX_PENDING_BYTES = 32 << 20
 _LAST_DELIVERY = "Nats-Last-Consumer"
 
 OnRecord = Callable[[str, int, bytes, dict[str, str] | None], None]
@@ -84,7 +80,6 @@ class JournalReader:
         *,
         start: StartAt,
         on_recreated: Callable[[], None] | None = None,
-        max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -92,7 +87,6 @@ class JournalReader:
         self._on_record = on_record
         self._on_recreated = on_recreated
         self._start_at = start
-        self._max_pending_bytes = max_pending_bytes
         self._created: str | None = None  # creation time of the stream: tells a new one of the same name
         self._last_seq: int | None = None
         self._consumer: str | None = None
@@ -168,14 +162,12 @@ class JournalReader:
         generation = self._generation
         inbox = self._connection.raw.new_inbox()
 
-        async def on_message(message: Msg) -> None:
+        def take(message: Msg) -> None:
             if generation == self._generation:
                 self._take(message)
 
         self._consumer_seq = 0
-        self._subscription = await self._connection.subscribe(
-            inbox, on_message, max_pending=_MAX_PENDING, max_pending_bytes=self._max_pending_bytes
-        )
+        self._subscription = await self._connection.hear(inbox, take)
         name = f"reader-{secrets.token_hex(8)}"
         body = {"stream_name": self._stream, "config": self._config(name, inbox), "action": "create"}
         subject = f"CONSUMER.CREATE.{self._stream}.{name}.{self._filter}"

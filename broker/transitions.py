@@ -8,15 +8,15 @@ from broker.subjects import event_subject
 
 
 class Transitions:
-    """Publishes unacked: a lost line changes nothing."""
+    """Publishes unacked, and nobody waits for it: a lost line changes nothing."""
 
     def __init__(self, connection: Connection, source: str) -> None:
         self._connection = connection
         self._source = source
 
-    async def note(self, request_id: str, event: str, **numbers: float | str | None) -> None:
+    def note(self, request_id: str, event: str, **numbers: float | str | None) -> None:
         """Say that `event` (one word) happened to a request, with the numbers that matter (and names, never text)."""
         line = {"time": round(time.time(), 3), "request_id": request_id, "event": event, "source": self._source}
-        await self._connection.publish(
+        self._connection.publish_soon(
             event_subject(request_id, event), json.dumps({**line, **numbers}, separators=(",", ":")).encode()
         )

@@ -257,7 +257,7 @@ class Session:
         self._is_claimed = True
         self._saved_at = time.monotonic()
         self.trace.claimed(self._claim.fold.num_claims + 1)
-        await self._note("started", resumed=self._claim.confirmed)
+        self._note("started", resumed=self._claim.confirmed)
         if self._is_leaving:
             return
         if self._is_cancelled:  # after the claim was written, before its acknowledgement came
@@ -406,12 +406,10 @@ class Session:
         self.leave()
         self._is_over.set()
         self.trace.end(event)
-        await self._note(event, **numbers)
+        self._note(event, **numbers)
 
-    async def _note(self, event: str, **numbers: str | int) -> None:
+    def _note(self, event: str, **numbers: str | int) -> None:
         elapsed_s = round(time.monotonic() - self._delivered_at, 3)
         log.info(event, extra={"request_id": self.request.request_id, "elapsed_s": elapsed_s, **numbers})
         model = self.request.model
-        await self._context.transitions.note(
-            self.request.request_id, event, model=model, elapsed_s=elapsed_s, **numbers
-        )
+        self._context.transitions.note(self.request.request_id, event, model=model, elapsed_s=elapsed_s, **numbers)

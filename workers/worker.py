@@ -59,6 +59,7 @@ class _Worker:
         self._tracer = tracer
         self._metrics = WorkerMetrics()
         tracer.report_to(self._metrics.count_spans)
+        self._version = version("inferflux")  # looked up on the disk: milliseconds
         self._transitions = Transitions(connection, config.worker_id)
         self._probation = Probation()
         self._reconciler = Reconciler(connection, config, self._metrics, self._make_intake, self._changed)
@@ -159,7 +160,7 @@ class _Worker:
             id=self._config.worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
-            version=version("inferflux"),
+            version=self._version,
             models=self._reconciler.served,
             free_slots=self._reconciler.credit,
             draining=self._is_draining or self._orders.is_finishing,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -66,17 +67,36 @@ class FileWatch:
             mark = now
 
     async def _follow_events(self) -> None:
-        """Editors and mounted volumes replace files, hence the folder is watched."""
-        from watchfiles import awatch
+        """Editors and mounted volumes replace files, hence the folder is watched. Other files in it may change all the
+        time, so a thread looks, which costs the loop one short call for what it sees.
+        """
+        stop = threading.Event()
+        try:
+            while True:
+                try:
+                    await asyncio.to_thread(self._watch_folder, asyncio.get_running_loop(), stop)
+                except (OSError, RuntimeError) as error:  # no such folder, or no more watches to be had
+                    log.debug("no events of %s: %s", self._path.parent, error)
+                await asyncio.sleep(_RETRY_S)
+        finally:
+            stop.set()
 
-        while True:
-            try:
-                folder = self._path.parent
-                async for _ in awatch(folder, watch_filter=None, recursive=False, step=_LOOK_MS, debounce=2 * _LOOK_MS):
-                    self._wake.set()
-            except (OSError, RuntimeError) as error:  # no such folder, or no more watches to be had
-                log.debug("no events of %s: %s", self._path.parent, error)
-            await asyncio.sleep(_RETRY_S)
+    def _watch_folder(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """Until told to stop. Raises OSError, RuntimeError."""
+        from watchfiles import watch
+
+        looks = watch(
+            self._path.parent,
+            watch_filter=None,
+            recursive=False,
+            step=_LOOK_MS,
+            debounce=2 * _LOOK_MS,
+            stop_event=stop,
+            raise_interrupt=False,
+        )
+        for _ in looks:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and `stop` will be set
+                loop.call_soon_threadsafe(self._wake.set)
 
 
 def mark_of(path: Path) -> Mark | None:

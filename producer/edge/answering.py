@@ -40,12 +40,12 @@ async def answer(services: Services, call: Call, reader: Reader, departure: Depa
         _check_start(services, call, reader)
         if call.is_journaled:
             headers[RESUME] = resume_path(call.request_id)
-        response = CallStream(services, call, reader, headers)
+        response = CallStream(services, call, reader, departure, headers)
         handed_over = True
         return response
     finally:
-        await departure.stop()
         if not handed_over:
+            departure.stop()
             services.lifecycle.detach(call, left=left, on_disconnect=reader.on_disconnect)
 
 

@@ -9,26 +9,16 @@ import structlog
 _log = structlog.stdlib.get_logger("inferflux.edge.background")
 
 
-# Beyond so many tasks only what is needed is begun: a broker that stands still must not gather the rest.
-_CROWDED = 4096
-
-
 class Background:
-    """What is needed is bounded by the calls it is for: a few tasks for each part of one."""
+    """Bounded by the calls that its work is for: a few tasks for each part of one."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.num_skipped = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str, *, is_needed: bool = True) -> None:
-        """Begin `work`; what is not needed is left out while there is too much else."""
-        if not is_needed and len(self._tasks) >= _CROWDED:
-            self.num_skipped += 1
-            work.close()
-            return
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)

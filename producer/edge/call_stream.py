@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from producer.edge.calls import Call
 from producer.edge.changes import Changes
+from producer.edge.departure import Departure
 from producer.edge.errors import Interrupted
 from producer.edge.narrator import Narrator
 from producer.edge.place import PlaceUnknown
@@ -22,13 +23,16 @@ from schemas.events import Cancelled
 class CallStream(EventStream):
     """The stream of one reader of a call. Whatever ends it, the reader is detached."""
 
-    def __init__(self, services: Services, call: Call, reader: Reader, headers: dict[str, str]) -> None:
+    def __init__(
+        self, services: Services, call: Call, reader: Reader, departure: Departure, headers: dict[str, str]
+    ) -> None:
         self._services = services
         self._call = call
         self._on_disconnect = reader.on_disconnect
         self._source = stream_events(services, call, reader.start)
         super().__init__(
             self._source,
+            departure,
             headers=headers,
             stalled_after_s=services.config.slow_reader_timeout_s,
             farewell=lambda: error_event(_too_slow(services, call)),
@@ -66,11 +70,12 @@ async def stream_events(
         while True:
             events = writer.take()
             if events:
-                services.lifecycle.note_first_token(call)
-                stream_metrics.note(writer.num_tokens, time.monotonic(), is_last=writer.is_over)
                 if writer.is_over:
                     break
                 yield events
+                # After the token has gone: books can wait, it cannot.
+                services.lifecycle.note_first_token(call)
+                stream_metrics.note(writer.num_tokens, time.monotonic())
                 narrator.note_sent()
             elif comment := await narrator.comment():
                 yield comment
@@ -80,6 +85,8 @@ async def stream_events(
                 raise drain.interruption(call, writer.last_event_id)
             if not writer.is_behind:
                 await changes.wait(writer.length, narrator.wait_s())
+        services.lifecycle.note_first_token(call)
+        stream_metrics.note(writer.num_tokens, time.monotonic(), is_last=True)
         for part in writer.ended_early():
             services.lifecycle.end_part(part, Cancelled("filtered"))
         yield events + writer.end()

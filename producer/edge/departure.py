@@ -1,4 +1,4 @@
-"""Seeing the client leave while its answer is not yet being sent."""
+"""Seeing the client leave."""
 
 import asyncio
 
@@ -6,15 +6,17 @@ from starlette.types import Receive
 
 
 class Departure:
-    """Watches `receive` from the end of the body until the response takes over. FIN and RST show in milliseconds."""
+    """Watches `receive` from the end of the body to the end of the answer. FIN and RST show in milliseconds.
+
+    An answer that is complete ends the watch too, as the server says the same of it.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self.watcher = asyncio.create_task(_until_gone(receive), name="departure")
 
-    async def stop(self) -> None:
-        """Hand `receive` on. The server keeps a disconnect that happens meanwhile for whoever asks next."""
+    def stop(self) -> None:
+        """Nobody wants to know any more."""
         self.watcher.cancel()
-        await asyncio.wait({self.watcher})
 
 
 async def _until_gone(receive: Receive) -> None:

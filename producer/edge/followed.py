@@ -14,8 +14,6 @@ from schemas.fold import Fold
 
 # As long as a submission: a cluster that elects a leader takes 5 to 8 s.
 _GIVE_UP_S = 10.0
-# One answer's records; there are many views, and what is dropped is read again.
-_MAX_PENDING_BYTES = 4 << 20
 
 
 class FollowedView:
@@ -37,7 +35,6 @@ class FollowedView:
             journal(edge, request_id).all,
             self._on_record,
             start=StartAt.sequence(first_seq),
-            max_pending_bytes=_MAX_PENDING_BYTES,
         )
 
     async def start(self) -> None:

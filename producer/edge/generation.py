@@ -58,7 +58,7 @@ async def _begin(request: Request, services: Services, endpoint: Endpoint, to_pl
                 call = await start(context_of(request), services, asked)
                 services.key_watch.follow(call, context_of(request).key_digest)
             except BaseException:
-                await departure.stop()
+                departure.stop()
                 raise
     except ServingError as error:
         services.metrics.refused(endpoint, model, error.code)

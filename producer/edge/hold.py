@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from enum import Enum, auto
 
 from producer.edge.calls import Call
 from producer.edge.changes import Changes
 from producer.edge.departure import Departure
+from producer.edge.interruption import Interruption
 from producer.edge.services import Services
 
 # How long to trust that the next record wakes us.
@@ -30,19 +32,9 @@ async def hold_status(
     if departure.watcher.done():
         return Hold.LEFT
     if is_ready():
-        services.lifecycle.note_first_token(call)
         return Hold.READY
-    waiter = asyncio.create_task(_wait_for(services, call, is_ready))
-    try:
-        await asyncio.wait(
-            {waiter, departure.watcher, services.drain.expired},
-            timeout=timeout_s,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-    finally:
-        waiter.cancel()
-    if waiter.done() and not waiter.cancelled():
-        waiter.result()
+    with Interruption(departure.watcher, services.drain.expired):
+        await _wait_for(services, call, is_ready, timeout_s)
     if departure.watcher.done():
         return Hold.LEFT
     if is_ready():
@@ -50,12 +42,15 @@ async def hold_status(
     return Hold.DRAINED if services.drain.is_expired else Hold.EXPIRED
 
 
-async def _wait_for(services: Services, call: Call, is_ready: Callable[[], bool]) -> None:
-    changes = Changes(call)
-    try:
+async def _wait_for(services: Services, call: Call, is_ready: Callable[[], bool], timeout_s: float | None) -> None:
+    now = asyncio.get_running_loop().time
+    until = None if timeout_s is None else now() + timeout_s
+    with closing(Changes(call)) as changes:
         while not is_ready():
-            # After the first token only the end matters, so tokens need not wake us.
-            await changes.wait(0 if call.first_token_at is None else _NO_TOKEN, _LOOK_S)
+            # Not before it is known whether to go on: whoever sends the first token notes it when that is done.
             services.lifecycle.note_first_token(call)
-    finally:
-        changes.close()
+            left_s = _LOOK_S if until is None else until - now()
+            if left_s <= 0:
+                return
+            # After the first token only the end matters, so tokens need not wake us.
+            await changes.wait(0 if call.first_token_at is None else _NO_TOKEN, min(left_s, _LOOK_S))

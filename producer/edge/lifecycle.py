@@ -245,11 +245,7 @@ class Lifecycle:
         )
         numbers = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
         whose = {"model": call.model, "priority": str(call.priority)}
-        self._background.spawn(
-            self._transitions.note(call.request_id, event, **whose, elapsed_s=elapsed, **numbers),
-            f"note {call.request_id}",
-            is_needed=False,
-        )
+        self._transitions.note(call.request_id, event, **whose, elapsed_s=elapsed, **numbers)
 
     def fail_locally(self, call: Call, error: ServingError) -> None:
         """End a call that the journal cannot end: its readers are told, the work is left to others."""

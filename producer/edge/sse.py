@@ -4,15 +4,17 @@ A comment is one line and one LF and is never followed by a blank line: once an 
 data makes the OpenAI SDK raise. Every event is ready-made bytes.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-import anyio
 import orjson
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from producer.edge.departure import Departure
 from producer.edge.errors import error_object
+from producer.edge.interruption import Interruption
 from producer.edge.wire import Wire, wire_of
 from schemas.errors import ServingError
 
@@ -39,15 +41,19 @@ def error_event(error: ServingError) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """Sends what an iterator yields, watching for the client to leave or to stop reading.
+    """Sends what an iterator yields, until the client leaves or stops reading.
 
     Afterwards `left` is true when the client is gone, and `cut` when it left the connection's buffers full for longer
     than `stalled_after_s`; it then finds `farewell` behind what they hold, if it reads on soon.
+
+    The library waits for events, for a departure and for a shutdown in a task each; here all are one task's, in which a
+    first token goes from the journal's reader to the connection without another turn of the loop.
     """
 
     def __init__(
         self,
         events: AsyncIterator[bytes],
+        departure: Departure,
         *,
         headers: Mapping[str, str] | None = None,
         stalled_after_s: float,
@@ -55,16 +61,26 @@ class EventStream(EventSourceResponse):
     ) -> None:
         super().__init__(events, headers=headers, ping=0)
         self._events = events
+        self._departure = departure
         self._stalled_after_s = stalled_after_s
         self._farewell = farewell
         self._sending_since: float | None = None
         self._wire: Wire | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.left = False
         self.cut = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._wire = wire_of(scope)
-        await super().__call__(scope, receive, send)
+        try:
+            if scope["method"] == "HEAD":
+                await super().__call__(scope, receive, send)
+                return
+            with Interruption(self._departure.watcher) as interruption:
+                await self._send_watched(send, interruption)
+        finally:
+            self._departure.stop()
+        self.left = interruption.happened and self.active and not self.cut
         if self.cut and self._wire is not None:
             self._wire.end_with(self._farewell())
 
@@ -80,6 +96,26 @@ class EventStream(EventSourceResponse):
             await wire.wait_news(_ASK_AGAIN_S)
         return True
 
+    async def _send_watched(self, send: Send, interruption: Interruption) -> None:
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._is_stalled() and not interruption.happened:
+                self.cut = True
+                interruption.stop()
+            else:
+                look_again()
+
+        def look_again() -> None:
+            self._timer = loop.call_later(self._stalled_after_s / 4, look)
+
+        look_again()
+        try:
+            await self._stream_response(send)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
     async def _stream_response(self, send: Send) -> None:
         # Sends are awaited directly: a cancel scope for each would cost as much as everything else.
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -89,20 +125,6 @@ class EventStream(EventSourceResponse):
             self._sending_since = None
         self.active = False
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _listen_for_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left = self.active
-        self.active = False
-
-    async def _listen_for_exit_signal_with_grace(self) -> None:
-        # Takes the place of the library's shutdown watcher; returning ends the response.
-        while True:
-            await anyio.sleep(self._stalled_after_s / 4)
-            if self._is_stalled() and not self.left:
-                self.cut = True
-                return
 
     def _is_stalled(self) -> bool:
         since = self._sending_since

@@ -1,6 +1,8 @@
 """What our client does otherwise than the library: when it writes, and how it hands over."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 from nats.aio.msg import Msg
@@ -91,3 +93,31 @@ async def test_a_message_that_cannot_be_taken_does_not_end_the_connection(broker
     await broker.edge.flush()
     await inspector.flush()
     assert taken == [b"good"]
+
+
+async def test_what_may_be_lost_is_dropped_while_the_socket_takes_nothing(broker: Broker) -> None:
+    assert broker.server.pid is not None
+    os.kill(broker.server.pid, signal.SIGSTOP)
+    try:
+        for _ in range(200):  # more than the system's buffers hold
+            broker.edge.publish_soon(_SUBJECT, b"x" * 60_000)
+            await asyncio.sleep(0)
+        assert broker.edge.dropped > 0
+        assert broker.edge.raw._pending_data_size < 1 << 20
+    finally:
+        os.kill(broker.server.pid, signal.SIGCONT)
+
+
+async def test_what_may_be_lost_is_dropped_while_there_is_no_connection(broker: Broker) -> None:
+    broker.edge.publish_soon(_SUBJECT, b"x")
+    assert broker.edge.dropped == 0
+    await broker.edge.close()
+    broker.edge.publish_soon(_SUBJECT, b"x")
+    assert broker.edge.dropped == 1
+
+
+async def test_nothing_is_kept_of_a_subscription_that_has_ended(broker: Broker) -> None:
+    subscription = await broker.edge.hear("inferflux.ctl.edge.e1", lambda message: None)
+    assert subscription._id in broker.edge.raw._direct
+    await subscription.unsubscribe()
+    assert subscription._id not in broker.edge.raw._direct

@@ -3,12 +3,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from broker.connection import Connection
 from broker.reader import JournalReader, StartAt
 from broker.records import get_record, read_records
 from broker.roles import Role
-from broker.subjects import STREAM_TOKENS
+from broker.subjects import STREAM_TOKENS, parse_delivery
 from tests.conftest import Broker
 from tests.support.nats import NatsServer
 
@@ -94,17 +95,36 @@ async def test_it_starts_where_it_is_told(broker: Broker) -> None:
         await reader.close()
 
 
-async def test_what_lies_unread_is_bounded_and_nothing_is_lost_by_that(broker: Broker) -> None:
-    log, count = _Log(), 60
-    # Less than arrives in one read of the socket.
-    reader = JournalReader(broker.edge, STREAM_TOKENS, _ALL, log.take, start=StartAt.new(), max_pending_bytes=8000)
+async def test_a_burst_is_taken_whole(broker: Broker) -> None:
+    log, count = _Log(), 3000
+    reader = _reader(broker.edge, log, StartAt.new())
     await reader.start()
     for number in range(count):
         await broker.worker.publish(_EV, b"%d " % number + b"x" * 1000)
     await log.until(lambda payloads: len(payloads) == count)
     assert [int(payload.split()[0]) for payload in log.payloads] == list(range(count))
+    assert reader.resets == 0
+    assert broker.edge.num_overrun == 0
+    await reader.close()
+
+
+class _LeakyReader(JournalReader):
+    """Misses one message of each generation, the tenth."""
+
+    def _take(self, message: Msg) -> None:
+        if not message.reply or parse_delivery(message.reply).consumer_seq != 10:
+            super()._take(message)
+
+
+async def test_what_was_missed_is_read_again(broker: Broker) -> None:
+    log, count = _Log(), 60
+    reader = _LeakyReader(broker.edge, STREAM_TOKENS, _ALL, log.take, start=StartAt.new())
+    await reader.start()
+    for number in range(count):
+        await broker.worker.publish(_EV, b"%d" % number)
+    await log.until(lambda payloads: len(payloads) == count)
+    assert [int(payload) for payload in log.payloads] == list(range(count))
     assert reader.resets > 0
-    assert broker.edge.num_overrun > 0
     await reader.close()
 
 

@@ -105,7 +105,7 @@ async def test_transitions_are_one_json_line_each(broker: Broker) -> None:
     inspector = await broker.server.connect(Role.INSPECTOR)
     lines: asyncio.Queue[Msg] = asyncio.Queue()
     await inspector.subscribe("inferflux.evt.>", lines.put)
-    await Transitions(broker.edge, "e1").note("r1", "accepted", prompt_tokens=3)
+    Transitions(broker.edge, "e1").note("r1", "accepted", prompt_tokens=3)
     message = await lines.get()
     assert message.subject == "inferflux.evt.r1.accepted"
     line = json.loads(message.data)

@@ -6,7 +6,6 @@ import pytest
 
 from broker.errors import BrokerUnavailable
 from producer.edge import retention as module
-from producer.edge.background import Background
 from producer.edge.retention import Retention
 from tests.support.waiting import until
 
@@ -79,20 +78,3 @@ async def test_it_remembers_so_many_and_leaves_the_rest_to_the_streams_age(monke
     for number in range(5):
         retention.keep_for_resume("edge", str(number))
     assert (len(retention), retention.num_forgotten) == (3, 2)
-
-
-async def test_background_work_that_is_not_needed_is_left_out_when_there_is_too_much(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("producer.edge.background._CROWDED", 2)
-    background, done = Background(), asyncio.Event()
-
-    async def work() -> None:
-        await done.wait()
-
-    for is_needed in (True, False, False, True):
-        background.spawn(work(), "work", is_needed=is_needed)
-    assert (len(background), background.num_skipped) == (3, 1)
-    done.set()
-    await background.close(10)
-    assert len(background) == 0

@@ -152,9 +152,9 @@ async def test_an_end_found_on_two_ways_at_once_is_told_once(
     told = []
     note = Transitions.note
 
-    async def listen(self: Transitions, request_id: str, event: str, **numbers: float | str | None) -> None:
+    def listen(self: Transitions, request_id: str, event: str, **numbers: float | str | None) -> None:
         told.append(event)
-        await note(self, request_id, event, **numbers)
+        note(self, request_id, event, **numbers)
 
     monkeypatch.setattr(Transitions, "note", listen)
     async with intake(broker) as worker:

@@ -61,7 +61,7 @@ async def resume_request(request: Request) -> Response:
     try:
         call = await _attach(request, reader)
     except BaseException:
-        await departure.stop()
+        departure.stop()
         raise
     return await answer(services, call, reader, departure)
 
