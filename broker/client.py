@@ -34,21 +34,30 @@ class Client(LibraryClient):
         self._is_writing = False
         self._direct: dict[int, Callable[[Msg], None]] = {}
 
-    def take_directly(self, subscription: Subscription, take: Callable[[Msg], None]) -> None:
-        """Hand messages over as they are parsed, instead of through a queue and a task, a turn of the loop later.
+    async def hear(self, subject: str, take: Callable[[Msg], None]) -> Subscription:
+        """Subscribe, and have messages handed over as they are parsed, instead of through a queue and a task, a turn of
+        the loop later.
 
-        Nothing is ever pending then, so the subscription's limits do not apply. `take` must be quick.
+        Nothing is ever pending then, so there are no limits for that. `take` must be quick.
         """
+
+        async def take_early(message: Msg) -> None:
+            take(message)  # the library delivers by itself only to whoever has a callback
+
+        subscription = await self.subscribe(subject, cb=take_early)
         self._direct[subscription._id] = take
+        return subscription
 
     def publish_soon(self, subject: str, payload: bytes) -> bool:
         """Publish what may be lost, without waiting for anything. False when it was dropped: not connected, or what was
-        published before has not gone out yet.
+        published before does not go out.
         """
-        if not self.is_connected or self.is_draining_pubs or self._pending_data_size > _MAX_UNSENT_BYTES:
+        if not self.is_connected or self.is_draining_pubs:
             return False
         transport = self._open_transport()
-        if transport is not None and transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
+        # What waits for the next turn is as good as written; what waits for the library's flusher is not.
+        unsent = self._pending_data_size if transport is None else transport.get_write_buffer_size()
+        if unsent > _MAX_UNSENT_BYTES:
             return False
         command = pub_cmd(subject, "", payload)
         self._pending.append(command)

@@ -218,20 +218,13 @@ class Connection:
         subscription = await self._client.subscribe(
             subject, cb=callback, pending_msgs_limit=max_pending, pending_bytes_limit=max_pending_bytes
         )
-        with contextlib.suppress(NotConnected):  # it is made with the next connection
-            await self.flush()
+        await self._make_known()
         return subscription
 
     async def hear(self, subject: str, take: Callable[[Msg], None]) -> Subscription:
         """`subscribe` for a `take` that is quick: called as a message is read from the socket, without a queue."""
-
-        async def take_early(message: Msg) -> None:
-            take(message)
-
-        subscription = await self._client.subscribe(subject, cb=take_early)
-        self._client.take_directly(subscription, take)
-        with contextlib.suppress(NotConnected):  # it is made with the next connection
-            await self.flush()
+        subscription = await self._client.hear(subject, take)
+        await self._make_known()
         return subscription
 
     async def flush(self) -> None:
@@ -259,6 +252,11 @@ class Connection:
         reconnecting = self._client._reconnection_task
         if reconnecting is not None:
             await _cancel_for_sure(reconnecting)
+
+    async def _make_known(self) -> None:
+        """Wait until the server has what was subscribed; while there is no connection, the next one makes it."""
+        with contextlib.suppress(NotConnected):
+            await self.flush()
 
     async def _connect(self, timeout_s: float) -> None:
         options = connect_options(self._config)

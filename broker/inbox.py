@@ -49,8 +49,7 @@ class Inbox:
 
     async def start(self) -> None:
         # Without a queue, and so without limits: dropping an answer that we await would look like a timeout.
-        subscription = await self._client.subscribe(f"{self._prefix}.*", cb=self._on_early_answer)
-        self._client.take_directly(subscription, self._take)
+        await self._client.hear(f"{self._prefix}.*", self._take)
 
     async def request(
         self, subject: str, payload: bytes, timeout_s: float, headers: dict[str, str] | None = None
@@ -95,10 +94,6 @@ class Inbox:
         finally:
             del self._calls[token]
         return call.answers
-
-    async def _on_early_answer(self, message: Msg) -> None:
-        """None comes before the first request; but without a callback the library would not take messages by itself."""
-        self._take(message)
 
     def _take(self, message: Msg) -> None:
         call = self._calls.get(message.subject.rpartition(".")[2])

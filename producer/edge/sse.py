@@ -47,7 +47,7 @@ class EventStream(EventSourceResponse):
     than `stalled_after_s`; it then finds `farewell` behind what they hold, if it reads on soon.
 
     The library waits for events, for a departure and for a shutdown in a task each; here all are one task's, in which a
-    first token goes from the journal's reader to the connection without another turn of the loop.
+    first token goes from the journal's reader to the connection in one turn of the loop.
     """
 
     def __init__(
@@ -97,24 +97,23 @@ class EventStream(EventSourceResponse):
         return True
 
     async def _send_watched(self, send: Send, interruption: Interruption) -> None:
-        loop = asyncio.get_running_loop()
-
-        def look() -> None:
-            if self._is_stalled() and not interruption.happened:
-                self.cut = True
-                interruption.stop()
-            else:
-                look_again()
-
-        def look_again() -> None:
-            self._timer = loop.call_later(self._stalled_after_s / 4, look)
-
-        look_again()
+        self._look_later(interruption)
         try:
             await self._stream_response(send)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _look_later(self, interruption: Interruption) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._stalled_after_s / 4, self._look, interruption)
+
+    def _look(self, interruption: Interruption) -> None:
+        if self._is_stalled() and not interruption.happened:
+            self.cut = True
+            interruption.stop()
+        else:
+            self._look_later(interruption)
 
     async def _stream_response(self, send: Send) -> None:
         # Sends are awaited directly: a cancel scope for each would cost as much as everything else.

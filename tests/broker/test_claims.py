@@ -384,6 +384,8 @@ async def test_the_end_is_written_through_a_kill_of_the_broker(broker: Broker) -
     finishing = asyncio.create_task(claim.finish(FinishReason.STOP, _USAGE, [3], ["c"]))
     await asyncio.sleep(0)
     await broker.server.start()
+    for connection in (broker.edge, broker.topology, broker.worker):
+        assert await connection.wait_connected(10)
     # The server writes what it has delivered a moment later: it may have forgotten it, and then knows no ack of it.
     await _settled_by_anybody(broker, finishing)
     assert (await _folded(broker)).text() == "abc"
