@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from broker.connection import BrokerConfig, Connection
-from broker.errors import ApiError, StreamFull
+from broker.errors import ApiError, BrokerUnavailable, StreamFull
 from broker.roles import Role
 from broker.subjects import STREAM_BLOBS, STREAM_TOKENS
 from tests.system.stack import Stack
@@ -68,6 +68,8 @@ async def _store_until(edge: Connection, size: int, err_codes: tuple[int, ...]) 
             if error.err_code in err_codes:
                 return
             await asyncio.sleep(0.05)  # the copies are still being made
+        except BrokerUnavailable:
+            continue  # a slow disk is busy with the copies
 
 
 async def empty_server(stack: Stack) -> None:

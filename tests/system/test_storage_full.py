@@ -154,10 +154,10 @@ async def ask_while_full(
 async def fill_and_empty(stack: Stack, expected: list[str]) -> None:
     async with client_of(stack) as client:
         pids = processes(stack)
-        await load_server(stack)
-        answers = all_answers(client)
-        await accepted(stack)
         try:
+            await load_server(stack)
+            answers = all_answers(client)
+            await accepted(stack)
             refused, taken = await ask_while_full(stack, client, answers)
         finally:
             await empty_server(stack)
