@@ -11,7 +11,7 @@ import torch
 from workers.checkpoints import Checkpoint, open_checkpoint
 from workers.runners.base import Batch, ForwardStatus, RunnerError, RunnerSpec
 from workers.runners.batch_rules import BatchLimits
-from workers.runners.machine import Processor, processor
+from workers.runners.machine import processor
 from workers.runners.torch.abort_flag import AbortFlag
 from workers.runners.torch.decoder import Decoder, DecoderSizes
 from workers.runners.torch.device import choose_device, free_bytes, use_threads
@@ -41,9 +41,10 @@ class Computer(NamedTuple):
     kv_type: KvType | None
     threads: int
 
-    def wants_kernel(self, machine: Processor) -> bool:
-        """Not where there is AMX: PyTorch's products use it, and our kernel does not."""
-        return self.device.type == "cpu" and self.kv_type is not KvType.F32 and not machine.has_amx
+    @property
+    def wants_kernel(self) -> bool:
+        """Of numbers of 32 bits PyTorch's operations keep more."""
+        return self.device.type == "cpu" and self.kv_type is not KvType.F32
 
 
 class Loaded(NamedTuple):
@@ -87,7 +88,7 @@ def load(spec: RunnerSpec, *, has_kernel: bool = True) -> Loaded:
 
 def make_decoder(checkpoint: Checkpoint, sizes: DecoderSizes, computer: Computer, *, has_kernel: bool) -> Decoder:
     """Our own kernel where it runs and is faster, else PyTorch's operations."""
-    if has_kernel and computer.wants_kernel(processor()):
+    if has_kernel and computer.wants_kernel:
         try:
             reader = WeightReader(checkpoint, Precision.BF16, computer.device)
             return NativeDecoder(reader, sizes, computer.threads, computer.kv_type)

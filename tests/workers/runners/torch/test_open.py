@@ -125,7 +125,6 @@ def test_without_a_compiler_pytorch_computes_and_the_reason_is_said(
         raise CannotBuild("there is no g++")
 
     monkeypatch.setattr("workers.runners.torch.native.decoder.kernel_library", no_library)
-    monkeypatch.setattr("workers.runners.torch.loading.Computer.wants_kernel", lambda *_: True)
     with caplog.at_level(logging.WARNING):
         driver = open_model(tiny_folder("qwen3"), context=64, sequences=1, kv_type="bf16")
     assert "there is no g++" in caplog.text

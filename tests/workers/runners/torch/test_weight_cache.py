@@ -207,7 +207,6 @@ def test_a_model_computes_the_same_from_the_cache(
         pytest.skip(f"no kernel here: {reason}")
     model, folder = tiny_copy(tmp_path / "model", "qwen3", "BF16"), tmp_path / "cache"
     monkeypatch.setattr(decoder, "WeightCache", lambda: WeightCache(folder))
-    monkeypatch.setattr("workers.runners.torch.loading.Computer.wants_kernel", lambda *_: True)
 
     def logits() -> np.ndarray:
         driver = open_model(model, context=64, sequences=1)

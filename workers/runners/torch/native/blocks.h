@@ -39,10 +39,25 @@ inline int sum_of(__m256i bytes) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, _MM_SHUFFLE(2, 3, 0, 1))));
 }
 
+// Where a row's units lie: those of the next block, and of a block the one of its sum.
+struct Units {
+    float* first;
+    int next, sum;
+
+    // Of a row by itself.
+    static Units plain(float* units, int row, int num_in) { return {units + (int64_t)row * num_in / kSize * 2, 2, 1}; }
+
+    // Of 16 rows one behind another.
+    static Units tiled(float* units, int row, int num_in) {
+        return {units + (int64_t)(row / 16) * (num_in / kSize) * 32 + row % 16, 32, 16};
+    }
+};
+
 // A row of activations: integers, and of each block what one of them stands for, and their sum in that.
-inline void round_row(const float* x, int size, int8_t* out, float* units) {
+inline void round_row(const float* x, int size, int8_t* out, const Units& where) {
     __m256 spoilt = _mm256_setzero_ps();
-    for (int k = 0; k < size; k += kSize, units += 2) {
+    float* units = where.first;
+    for (int k = 0; k < size; k += kSize, units += where.next) {
         __m256 v[4];
         for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x + k + i * 8);
         // Nothing, but of what is infinite or no number.
@@ -56,9 +71,9 @@ inline void round_row(const float* x, int size, int8_t* out, float* units) {
             _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         _mm256_storeu_si256((__m256i*)(out + k), packed);
         units[0] = most / 127.f;
-        units[1] = units[0] * (float)sum_of(packed);
+        units[where.sum] = units[0] * (float)sum_of(packed);
     }
-    if (_mm256_movemask_ps(_mm256_cmp_ps(spoilt, spoilt, _CMP_UNORD_Q))) units[-1] = NAN;
+    if (_mm256_movemask_ps(_mm256_cmp_ps(spoilt, spoilt, _CMP_UNORD_Q))) where.first[where.sum] = NAN;
 }
 
 // ---- one panel's outputs, kWide at a time

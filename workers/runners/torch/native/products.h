@@ -10,6 +10,7 @@
 #include "blocks.h"
 #include "numbers.h"
 #include "panels.h"
+#include "tiled.h"
 #include "words.h"
 
 namespace {
@@ -77,6 +78,15 @@ __attribute__((noinline)) void store_sums(const Floats (*sums)[2], int count, co
     }
 }
 
+template <int R>
+inline void store_any(const Floats (&sums)[R][2], int row, const Weight& w, int panel, float* out, int64_t stride,
+                      Store how) {
+    if (how == Store::kGated)
+        store_gated(sums, R, out + row * stride + panel * 16, stride);
+    else
+        store_sums(sums, R, w, panel, out + row * stride, stride, how);
+}
+
 // Rows x from `row` on, times a panel. Half a panel from `ahead` on, unless it is null, is fetched meanwhile.
 template <int R, Format F>
 void multiply_rows(const Rows& x, int row, const Weight& w, int panel, const char* ahead, float* out, int64_t stride,
@@ -94,10 +104,7 @@ void multiply_rows(const Rows& x, int row, const Weight& w, int panel, const cha
         blocks::multiply<R, F>((const int8_t*)x.values + begin, x.units + begin / blocks::kSize * 2, w.num_in,
                                (const uint8_t*)of_panel, soon, ahead ? bytes / 2 : bytes, sums);
     }
-    if (how == Store::kGated)
-        store_gated(sums, R, out + row * stride + panel * 16, stride);
-    else
-        store_sums(sums, R, w, panel, out + row * stride, stride, how);
+    store_any(sums, row, w, panel, out, stride, how);
 }
 
 using MultiplyRows = void (*)(const Rows&, int, const Weight&, int, const char*, float*, int64_t, Store);
@@ -136,6 +143,68 @@ void multiply_panels(const Rows& x, int rows, int num_passes, const Weight& w, i
     }
 }
 
+#if HAS_AMX
+
+// R rows x from `row` on, a multiple of 16, times a panel.
+template <int R, Format F>
+void multiply_tiled(const Rows& x, int row, const Weight& w, int panel, tiled::Ahead& ahead, float* out, int64_t stride,
+                    Store how) {
+    const int64_t begin = (int64_t)row * w.num_in;
+    const char* of_panel = (const char*)w.matrix.panels + panel * w.panel_bytes();
+    Floats sums[R][2];
+    for (int half = 0; half < 2; half++) {
+        if constexpr (F == Format::kWords)
+            tiled::of_words::multiply_half<R>((const int8_t*)((const int16_t*)x.values + begin), w.num_in,
+                                              (const int16_t*)of_panel, half, ahead, sums);
+        else
+            tiled::of_blocks::multiply_half<R, F>((const int8_t*)x.values + begin, x.units + begin / blocks::kSize * 2,
+                                                  w.num_in, (const uint8_t*)of_panel, half * tiles::kOuts, ahead,
+                                                  (float*)sums + half * tiles::kOuts);
+    }
+    if constexpr (F == Format::kWords)
+        words::to_units(x.units + row, w.matrix.units + panel * kPanel, w.num_out - panel * kPanel, sums);
+    store_any(sums, row, w, panel, out, stride, how);
+}
+
+using MultiplyTiled = void (*)(const Rows&, int, const Weight&, int, tiled::Ahead&, float*, int64_t, Store);
+
+template <Format F, int... R>
+MultiplyTiled tiled_multiplier_of(int rows, std::integer_sequence<int, R...>) {
+    static constexpr MultiplyTiled kOf[] = {multiply_tiled<R + 1, F>...};
+    return kOf[rows - 1];
+}
+
+inline MultiplyTiled tiled_multiplier(Format format, int rows) {
+    const auto most = std::make_integer_sequence<int, tiles::kRows>();
+    switch (format) {
+        case Format::kWords: return tiled_multiplier_of<Format::kWords>(rows, most);
+        case Format::kBytes: return tiled_multiplier_of<Format::kBytes>(rows, most);
+        default: return tiled_multiplier_of<Format::kNibbles>(rows, most);
+    }
+}
+
+// Panels first .. last for all rows. The panels from `ahead` bytes on, as many, are fetched meanwhile.
+void multiply_panels_tiled(const Rows& x, int rows, const Weight& w, int first, int last, int64_t ahead, float* out,
+                           int64_t stride, Store how) {
+    int rows_of_tiles = 0;
+    for (int panel = first; panel < last; panel++, ahead += w.panel_bytes()) {
+        tiled::Ahead lines(w.at(ahead), w.panel_bytes());
+        for (int row = 0; row < rows; row += tiles::kRows) {
+            const int count = std::min(tiles::kRows, rows - row);
+            if (count != rows_of_tiles) w.format() == Format::kWords ? tiled::of_words::use(count) : tiled::of_blocks::use(count);
+            rows_of_tiles = count;
+            tiled_multiplier(w.format(), count)(x, row, w, panel, lines, out, stride, how);
+        }
+    }
+    tiles::release();
+}
+
+#else
+
+void multiply_panels_tiled(const Rows&, int, const Weight&, int, int, int64_t, float*, int64_t, Store) {}
+
+#endif
+
 // out [rows, num_out] (+)= x [rows, num_in] times the weight. To be called by all threads of a region; ends in a barrier.
 // A thread that is not interrupted takes more of the panels than one that is.
 void multiply(const Rows& x, int rows, const Weight& w, float* out, int64_t stride, Store how) {
@@ -148,12 +217,19 @@ void multiply(const Rows& x, int rows, const Weight& w, float* out, int64_t stri
         const int first = chunk * at_once, last = std::min(first + at_once, num_panels);
         // The next chunk of this thread, if they take turns.
         const int64_t ahead = (int64_t)(first + threads * at_once) * w.panel_bytes();
-        multiply_panels(x, rows, num_passes, w, first, last, ahead, out, stride, how);
+        if (tiles::are_used(rows))
+            multiply_panels_tiled(x, rows, w, first, last, ahead, out, stride, how);
+        else
+            multiply_panels(x, rows, num_passes, w, first, last, ahead, out, stride, how);
     }
 }
 
 // The same by the calling thread alone.
 void multiply_alone(const Rows& x, int rows, const Weight& w, float* out, int64_t stride, Store how) {
+    if (tiles::are_used(rows)) {
+        multiply_panels_tiled(x, rows, w, 0, w.num_panels(), w.panel_bytes(), out, stride, how);
+        return;
+    }
     const int num_panels = w.num_panels(), num_passes = w.num_passes(rows);
     for (int first = 0; first < num_panels; first += kPanelsAtOnce) {
         const int last = std::min(first + kPanelsAtOnce, num_panels);

@@ -87,17 +87,23 @@ struct Rounded {
     Buffer<float> units;
 
     bool reserve(size_t rows, size_t width) {
-        return values.reserve(rows * width) && units.reserve(rows * width / blocks::kSize * 2);
+        // Tiles read beyond a row, and have units of 16 rows.
+        return values.reserve(rows * width + 64) && units.reserve((rows + tiles::kRows) * width / blocks::kSize * 2);
     }
 
     Rows rows() const { return {values.data, units.data}; }
 
-    void set(int row, const float* x, int size, Format format) {
+    // `rows`: how many go into the product together.
+    void set(int row, const float* x, int size, Format format, int rows) {
         const int64_t begin = (int64_t)row * size;
-        if (format == Format::kWords)
-            units.data[row] = words::round_row(x, size, values.data + begin);
-        else
-            blocks::round_row(x, size, (int8_t*)values.data + begin, units.data + begin / blocks::kSize * 2);
+        const bool is_tiled = tiles::are_used(rows);
+        if (format == Format::kWords) {
+            const auto round = is_tiled ? words::round_row<true> : words::round_row<false>;
+            units.data[row] = round(x, size, values.data + begin);
+        } else {
+            const auto where = is_tiled ? blocks::Units::tiled : blocks::Units::plain;
+            blocks::round_row(x, size, (int8_t*)values.data + begin, where(units.data, row, size));
+        }
     }
 };
 
@@ -193,7 +199,7 @@ class Pass {
             }
         }
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) norm(b.all, b.x.data, m.norm, m.head.format, i);
+        for (int i = 0; i < num_rows; i++) norm(b.all, b.x.data, m.norm, m.head.format, i, num_rows);
         end(kOfRows);
         multiply(b.all.in.rows(), num_rows, {m.head, nullptr, m.vocab, m.hidden, m.layers[0].qkv.panels}, s.logits,
                  m.vocab, Store::kSet);
@@ -233,10 +239,10 @@ class Pass {
     }
 
     // Row i of x, normed and rounded, is row i that goes into the product.
-    void norm(Space& space, const float* x, const float* weight, Format format, int i) {
+    void norm(Space& space, const float* x, const float* weight, Format format, int i, int rows) {
         float* plain = b.own[omp_get_thread_num()].numbers.data;
         norm_row(x + (int64_t)i * m.hidden, weight, m.eps, m.hidden, plain);
-        space.in.set(i, plain, m.hidden, format);
+        space.in.set(i, plain, m.hidden, format, rows);
     }
 
     void rotate(const Layer& layer, int row) {
@@ -301,7 +307,7 @@ class Pass {
 #pragma omp for schedule(static)
         for (int i = 0; i < num_rows; i++) {
             if (l == 0) embed(i);
-            norm(b.all, b.x.data, m.layers[l].input_norm, m.layers[l].qkv.format, i);
+            norm(b.all, b.x.data, m.layers[l].input_norm, m.layers[l].qkv.format, i, num_rows);
         }
         end(kOfRows);
         multiply(b.all.in.rows(), num_rows, qkv(l), b.qkv.data, heads.width(), Store::kSet);
@@ -318,17 +324,17 @@ class Pass {
         Space& space = b.all;
         const int width = heads.num_heads * heads.head_dim;
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) space.in.set(i, b.attended.data + (int64_t)i * width, width, m.layers[l].out.format);
+        for (int i = 0; i < num_rows; i++) space.in.set(i, b.attended.data + (int64_t)i * width, width, m.layers[l].out.format, num_rows);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, out(l), b.x.data, m.hidden, Store::kAdd);
         end(kOfProducts);
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) norm(space, b.x.data, m.layers[l].post_norm, m.layers[l].gate_up.format, i);
+        for (int i = 0; i < num_rows; i++) norm(space, b.x.data, m.layers[l].post_norm, m.layers[l].gate_up.format, i, num_rows);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, gate_up(l), space.gated.data, m.intermediate, Store::kGated);
         end(kOfProducts);
 #pragma omp for schedule(static)
-        for (int i = 0; i < num_rows; i++) space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format);
+        for (int i = 0; i < num_rows; i++) space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format, num_rows);
         end(kOfRows);
         multiply(space.in.rows(), num_rows, down(l), b.x.data, m.hidden, Store::kAdd);
         end(kOfProducts);
@@ -336,7 +342,7 @@ class Pass {
 
     void query_alone(int l, Space& space, Range rows) {
         const float* x = b.x.data + (int64_t)rows.first * m.hidden;
-        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].input_norm, m.layers[l].qkv.format, i);
+        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].input_norm, m.layers[l].qkv.format, i, rows.count);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, qkv(l), b.qkv.data + (int64_t)rows.first * heads.width(),
                        heads.width(), Store::kSet);
@@ -352,16 +358,16 @@ class Pass {
         const int width = heads.num_heads * heads.head_dim;
         const float* attended = b.attended.data + (int64_t)rows.first * width;
         float* x = b.x.data + (int64_t)rows.first * m.hidden;
-        for (int i = 0; i < rows.count; i++) space.in.set(i, attended + (int64_t)i * width, width, m.layers[l].out.format);
+        for (int i = 0; i < rows.count; i++) space.in.set(i, attended + (int64_t)i * width, width, m.layers[l].out.format, rows.count);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, out(l), x, m.hidden, Store::kAdd);
         end(kOfProducts);
-        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].post_norm, m.layers[l].gate_up.format, i);
+        for (int i = 0; i < rows.count; i++) norm(space, x, m.layers[l].post_norm, m.layers[l].gate_up.format, i, rows.count);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, gate_up(l), space.gated.data, m.intermediate, Store::kGated);
         end(kOfProducts);
         for (int i = 0; i < rows.count; i++)
-            space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format);
+            space.in.set(i, space.gated.data + (int64_t)i * m.intermediate, m.intermediate, m.layers[l].down.format, rows.count);
         end(kOfRows);
         multiply_alone(space.in.rows(), rows.count, down(l), x, m.hidden, Store::kAdd);
         end(kOfProducts);

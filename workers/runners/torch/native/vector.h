@@ -67,6 +67,13 @@ inline void store_int16(int16_t* p, Floats v) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v.all)));
 }
 
+// The same, high and low bytes apart.
+inline void store_int16_bytes(int8_t* high, int8_t* low, Floats v) {
+    const __m256i whole = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v.all));
+    _mm_storeu_si128((__m128i*)high, _mm256_cvtepi16_epi8(_mm256_srai_epi16(whole, 8)));
+    _mm_storeu_si128((__m128i*)low, _mm256_cvtepi16_epi8(whole));
+}
+
 inline Floats load_f16(const void* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 inline void store_f16(void* p, Floats v) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v.all, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -159,6 +166,11 @@ inline Floats to_floats(Ints v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvte
 inline void store_int16(int16_t* p, Floats v) {
     const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(v.low), _mm256_cvtps_epi32(v.high));
     _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
+}
+inline void store_int16_bytes(int8_t* high, int8_t* low, Floats v) {
+    int16_t whole[kLanes];
+    store_int16(whole, v);
+    for (int i = 0; i < kLanes; i++) high[i] = whole[i] >> 8, low[i] = (int8_t)whole[i];
 }
 
 inline Floats load_f16(const void* p) {

@@ -32,7 +32,9 @@ inline int block_size(int num_in) {
     return ((num_in + num_blocks - 1) / num_blocks + 31) / 32 * 32;
 }
 
-// To integers. Returns what one of them stands for; not a number if any of the row is none or infinite.
+// To integers, `kIsSplit`: all high bytes before all low ones. Returns what one of them stands for; not a number if any of
+// the row is none or infinite.
+template <bool kIsSplit>
 inline float round_row(const float* x, int size, int16_t* out) {
     const int block = block_size(size);
     float longest = 0.f;
@@ -49,7 +51,13 @@ inline float round_row(const float* x, int size, int16_t* out) {
         longest = std::max(longest, length);
     }
     const float factor = std::min(kRowLength / std::max(longest, 1e-30f), kMost / largest(most));
-    for (int k = 0; k < size; k += kLanes) store_int16(out + k, load(x + k) * repeat(factor));
+    for (int k = 0; k < size; k += kLanes) {
+        const Floats whole = load(x + k) * repeat(factor);
+        if constexpr (kIsSplit)
+            store_int16_bytes((int8_t*)out + k, (int8_t*)out + size + k, whole);
+        else
+            store_int16(out + k, whole);
+    }
     return 1.f / factor;
 }
 
@@ -137,6 +145,17 @@ inline void sum_panel(const int16_t* x, const int16_t* panel, const char* ahead,
     }
 }
 
+// Sums of products of integers to what they stand for, of a panel of which `count` outputs have a unit.
+template <int R>
+inline void to_units(const float* row_units, const float* units, int count, Floats (&sums)[R][2]) {
+    const Floats low = load(first_lanes(count), units), high = load(first_lanes(count - 16), units + 16);
+    for (int r = 0; r < R; r++) {
+        const Floats unit = repeat(row_units[r]);
+        sums[r][0] = sums[r][0] * low * unit;
+        sums[r][1] = sums[r][1] * high * unit;
+    }
+}
+
 // R rows times a panel of which `count` outputs have a unit. `ahead` may be null.
 template <int R>
 void multiply(const int16_t* x, const float* row_units, int num_in, const int16_t* panel, const float* units, int count,
@@ -145,12 +164,7 @@ void multiply(const int16_t* x, const float* row_units, int num_in, const int16_
         sum_panel<R, true>(x, panel, ahead, num_in, sums);
     else
         sum_panel<R, false>(x, panel, (const char*)panel, num_in, sums);
-    const Floats low = load(first_lanes(count), units), high = load(first_lanes(count - 16), units + 16);
-    for (int r = 0; r < R; r++) {
-        const Floats unit = repeat(row_units[r]);
-        sums[r][0] = sums[r][0] * low * unit;
-        sums[r][1] = sums[r][1] * high * unit;
-    }
+    to_units(row_units, units, count, sums);
 }
 
 // Rows [num_out, num_in] into panels, and the unit of each output. The last panel is filled with zeros.
