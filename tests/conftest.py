@@ -1,5 +1,6 @@
 """Fixtures for all tests: a NATS server of the test's own, and our broker on it."""
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from broker.topology import Topology
 from schemas.control import ModelCard
 from tests.support.counts import full_or
 from tests.support.nats import NatsServer, start_nats
+
+# A process of the product serves models of one backend, this one those of all. llama.cpp loads the configuration of AMX
+# tiles once for each thread, and oneDNN, whose threads are the same, leaves none.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 # No test asserts a time, and a machine may be busy. New examples are looked for where full counts are asked for.
 hypothesis.settings.register_profile("reduced", deadline=None, derandomize=True)

@@ -186,6 +186,7 @@ inline MultiplyTiled tiled_multiplier(Format format, int rows) {
 // Panels first .. last for all rows. The panels from `ahead` bytes on, as many, are fetched meanwhile.
 void multiply_panels_tiled(const Rows& x, int rows, const Weight& w, int first, int last, int64_t ahead, float* out,
                            int64_t stride, Store how) {
+    const tiles::Held held;
     int rows_of_tiles = 0;
     for (int panel = first; panel < last; panel++, ahead += w.panel_bytes()) {
         tiled::Ahead lines(w.at(ahead), w.panel_bytes());
@@ -196,7 +197,6 @@ void multiply_panels_tiled(const Rows& x, int rows, const Weight& w, int first, 
             tiled_multiplier(w.format(), count)(x, row, w, panel, lines, out, stride, how);
         }
     }
-    tiles::release();
 }
 
 #else

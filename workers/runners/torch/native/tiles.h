@@ -53,7 +53,17 @@ struct alignas(64) Shapes {
     void use() const { asm volatile("ldtilecfg %0" : : "m"(*(const char(*)[64])this) : "memory"); }
 };
 
-inline void release() { asm volatile("tilerelease"); }
+// Tiles are a thread's for as long. Then they are as they were: other libraries, as llama.cpp, say once for a thread what
+// shapes theirs have.
+class Held {
+   public:
+    Held() { asm volatile("sttilecfg %0" : "=m"(*(char(*)[64])&before) : : "memory"); }
+    Held(const Held&) = delete;
+    ~Held() { before.use(); }
+
+   private:
+    Shapes before;
+};
 
 template <int T>
 inline void zero() {
