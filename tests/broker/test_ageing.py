@@ -100,17 +100,18 @@ async def test_a_stream_of_higher_requests_does_not_starve_a_lower_one(
     for number in range(3):
         await queue.submit(make_request(f"normal{number}"))
     await pull.start()
-    while not taken or taken[-1].priority is not LOW:
+    num_ended = 0
+    # On a busy machine one more may come of a pull that was given up.
+    while LOW not in (classes := [lease.priority for lease in taken]):
         await news.wait()
-        number += 1
-        await queue.submit(make_request(f"normal{number}"))
-        await taken[-1].ack()
+        for lease in taken[num_ended:]:
+            number, num_ended = number + 1, num_ended + 1
+            await queue.submit(make_request(f"normal{number}"))
+            await lease.ack()
         news.clear()
         pull.wake()
         await asyncio.sleep(0.005)
-    classes = [lease.priority for lease in taken]
-    assert len(classes) > 5
-    assert classes == [NORMAL] * (len(classes) - 1) + [LOW]
+    assert classes.index(LOW) >= 5
     await pull.stop()
 
 
