@@ -101,7 +101,7 @@ async def test_a_stream_of_higher_requests_does_not_starve_a_lower_one(
         await queue.submit(make_request(f"normal{number}"))
     await pull.start()
     num_ended = 0
-    # On a busy machine one more may come of a pull that was given up.
+    # On a busy machine another may have been taken behind it before this looks.
     while LOW not in (classes := [lease.priority for lease in taken]):
         await news.wait()
         for lease in taken[num_ended:]:

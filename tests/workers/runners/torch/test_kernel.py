@@ -160,6 +160,22 @@ def test_rows_of_blocks_do_not_feel_each_other(open_model: OpenModel, blocks_mod
         driver.runner.release(handle)
 
 
+@pytest.mark.parametrize("kv_type", ["f16", "bf16"])
+def test_widths_that_tiles_do_not_divide(open_model: OpenModel, tmp_path: Path, kv_type: str) -> None:
+    """Of blocks and of 16 bits: rows that end within a tile of 64 numbers, and integers that are summed in blocks which
+    do."""
+    changes = {"num_heads": 5, "num_kv_heads": 1, "head_dim": 32, "hidden_size": 160, "intermediate_size": 1632}
+    path = write_model(tmp_path / "model.gguf", quantised={"": "Q4_1"}, config_changes=changes)
+    driver = open_model(path, context=256, sequences=2, kv_type=kv_type)
+    assert "own kernel" in driver.facts.description
+    prompt = tokens(33, 120)
+    alone = driver.feed(driver.create(), prompt, chunk=1)
+    for chunk in (6, 7, 16, 17, 33, 120):
+        handle = driver.create()
+        np.testing.assert_array_equal(driver.feed(handle, prompt, chunk=chunk), alone)
+        driver.runner.release(handle)
+
+
 def test_rows_that_are_no_numbers_stay_none_in_blocks(open_model: OpenModel, tmp_path: Path) -> None:
     """A norm that overflows: the trial step finds it."""
     huge = np.full(128, 3e38, np.float32)

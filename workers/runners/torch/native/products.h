@@ -78,6 +78,7 @@ __attribute__((noinline)) void store_sums(const Floats (*sums)[2], int count, co
     }
 }
 
+// Where each of them goes, as `how` says.
 template <int R>
 inline void store_any(const Floats (&sums)[R][2], int row, const Weight& w, int panel, float* out, int64_t stride,
                       Store how) {
@@ -183,6 +184,13 @@ inline MultiplyTiled tiled_multiplier(Format format, int rows) {
     }
 }
 
+inline void use_tiles(Format format, int rows) {
+    if (format == Format::kWords)
+        tiled::of_words::use(rows);
+    else
+        tiled::of_blocks::use(rows);
+}
+
 // Panels first .. last for all rows. The panels from `ahead` bytes on, as many, are fetched meanwhile.
 void multiply_panels_tiled(const Rows& x, int rows, const Weight& w, int first, int last, int64_t ahead, float* out,
                            int64_t stride, Store how) {
@@ -192,7 +200,7 @@ void multiply_panels_tiled(const Rows& x, int rows, const Weight& w, int first, 
         tiled::Ahead lines(w.at(ahead), w.panel_bytes());
         for (int row = 0; row < rows; row += tiles::kRows) {
             const int count = std::min(tiles::kRows, rows - row);
-            if (count != rows_of_tiles) w.format() == Format::kWords ? tiled::of_words::use(count) : tiled::of_blocks::use(count);
+            if (count != rows_of_tiles) use_tiles(w.format(), count);
             rows_of_tiles = count;
             tiled_multiplier(w.format(), count)(x, row, w, panel, lines, out, stride, how);
         }
