@@ -6,8 +6,9 @@ BACKEND ?=
 ARGS ?=
 BIN := .venv/bin
 SETUP := ops/setup/setup.sh
-# Tests mostly wait, so there are more processes than a small machine has processors.
-PYTEST := $(BIN)/pytest -n 4
+# Tests mostly wait, so there are more processes than a small machine has processors. One that crashes ends the run: with
+# pytest-xdist 3.8 the work it had done would be dealt out again, empty, and the run never end.
+PYTEST := $(BIN)/pytest -n 4 --max-worker-restart 0
 DATA_DIR := $(or $(INFERFLUX_DATA_DIR),.inferflux)
 ALL_PARTS := dev llama torch mlx otel
 PARTS ?= $(ALL_PARTS)
