@@ -110,8 +110,10 @@ class WorkQueue:
         """
         name = consumer_name(model, priority)
         while True:
-            known = self._looks.get(name)
-            if known is not None and known.asked_at >= max(asked_after, time.monotonic() - _CACHE_S):
+            known, now = self._looks.get(name), time.monotonic()
+            if known is not None and known.asked_at >= max(asked_after, now - _CACHE_S):
+                if known.asked_at < now - _CACHE_S / 2:
+                    self._begin_to_ask(name)  # so that, as long as calls come, none of them has to wait for it
                 return known
             look = await self._ask_once(name)
             if look.asked_at >= asked_after:
@@ -194,13 +196,18 @@ class WorkQueue:
         return ack.seq
 
     async def _ask_once(self, name: str) -> Look:
-        task = self._looking.get(name)
-        if task is None:  # one question at a time, however many ask
-            task = self._looking[name] = asyncio.create_task(self._ask(name))
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(self._begin_to_ask(name))
         except BrokerError as error:
             raise _unavailable(error) from error
+
+    def _begin_to_ask(self, name: str) -> asyncio.Task[Look]:
+        """One question at a time, however many ask."""
+        task = self._looking.get(name)
+        if task is None:
+            task = self._looking[name] = asyncio.create_task(self._ask(name))
+            task.add_done_callback(_look_at)
+        return task
 
     async def _ask(self, name: str) -> Look:
         asked_at = time.monotonic()
@@ -221,6 +228,12 @@ class WorkQueue:
             self._ages.clear()
         look = self._looks[name] = Look(asked_at, depth, num_delivered, delivered_seq, num_asking)
         return look
+
+
+def _look_at(asking: asyncio.Task[Look]) -> None:
+    """Who waits for it has its failure; nobody may."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def _full(error: StreamFull) -> ServingError:

@@ -72,7 +72,7 @@ class FollowedView:
 
 
 class Found(NamedTuple):
-    """Where a journal is, and its first record."""
+    """Where a journal is, its first record, and what it was opened with, which in a cluster may be its second."""
 
     edge: str
     first_seq: int
@@ -95,7 +95,10 @@ async def find_journal(connection: Connection, request_id: str) -> Found | Unrea
     record = await _get(connection, {"seq": 1, "next_by_subj": f"inferflux.tok.*.{request_id}.head"})
     event = _decode(record.payload) if record is not None else None
     if record is not None and isinstance(event, Accepted):
-        return Found(parse_journal(record.subject).edge, record.seq, event)
+        edge = parse_journal(record.subject).edge
+        # The request is published together with it, and where each stream has another leader a claim may be faster.
+        first = await _get(connection, {"seq": 1, "next_by_subj": journal(edge, request_id).all})
+        return Found(edge, record.seq if first is None else min(first.seq, record.seq), event)
     mark = await _get(connection, {"last_by_subj": f"inferflux.tok.*.{request_id}.run"})
     event = _decode(mark.payload) if mark is not None else None
     return Unreadable(event.reason if isinstance(event, Cancelled) else None)

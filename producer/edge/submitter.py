@@ -1,8 +1,9 @@
-"""Publishing a call: a journal is opened, the request accepted into it, then queued."""
+"""Publishing a call: a journal is opened, and its request queued."""
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,19 +138,38 @@ class Submitter:
     async def _publish(self, call: Call, order: Order, requests: list[GenerateRequest], charge: Charge | None) -> None:
         for index, (part, request) in enumerate(zip(call.parts, requests, strict=True)):
             part.is_accepted = True
-            await self._hub.accept(_accepted(call, request, index))
-            if index == 0 and order.idempotency_key is not None and not await self._is_first(call.request_id):
+            accepting = self._hub.accept(_accepted(call, request, index))
+            queueing = self._enqueue(call, part, request, charge)
+            if index == 0 and order.idempotency_key is not None:
+                await self._one_by_one(accepting, queueing, order.request_id)
+            else:
+                await _both(accepting, queueing)
+
+    async def _one_by_one(
+        self, accepting: Awaitable[int], queueing: Coroutine[Any, Any, None], request_id: str
+    ) -> None:
+        """Queue only what is the first under its idempotency key, as the journals say."""
+        try:
+            await accepting
+            if not await self._is_first(request_id):
                 raise Superseded
-            if index == 0 and charge is not None:
-                await charge.decided()
-            part.is_sent = True
-            try:
-                part.seq = await self._send(request, order.span.traceparent)
-            except ServingError as error:
-                part.is_sent = error.code is not ErrorCode.QUEUE_FULL
-                if error.code is ErrorCode.QUEUE_FULL and error.retry_after_s is None:
-                    error.retry_after_s = self._retry_after.seconds(Line(call.model, call.priority))
-                raise
+        except BaseException:
+            queueing.close()
+            raise
+        await queueing
+
+    async def _enqueue(self, call: Call, part: Part, request: GenerateRequest, charge: Charge | None) -> None:
+        """Raises ServingError."""
+        if charge is not None:
+            await charge.decided()
+        part.is_sent = True
+        try:
+            part.seq = await self._send(request, call.span.traceparent)
+        except ServingError as error:
+            part.is_sent = error.code is not ErrorCode.QUEUE_FULL
+            if error.code is ErrorCode.QUEUE_FULL and error.retry_after_s is None:
+                error.retry_after_s = self._retry_after.seconds(Line(call.model, call.priority))
+            raise
 
     async def _send(self, request: GenerateRequest, parent: str | None) -> int:
         """Under a span of its own, to which the worker's belong. Raises ServingError."""
@@ -192,6 +212,18 @@ class Submitter:
                 self._lifecycle.forget(part)
         call.close()
         _log.info("not accepted", request_id=call.request_id, model=call.model, error=str(call.failure or "superseded"))
+
+
+async def _both(accepting: Coroutine[Any, Any, int], queueing: Coroutine[Any, Any, None]) -> None:
+    """Open a journal and queue its request, in this order on the wire, without waiting for the one before the other.
+
+    The answer to the first would be half a millisecond in which nothing happens. A request whose journal was refused is
+    taken back like one whose outcome is unknown. Nobody is told of it before both are decided.
+    """
+    accepted, queued = await asyncio.gather(accepting, queueing, return_exceptions=True)
+    for failure in (queued, accepted):
+        if isinstance(failure, BaseException):
+            raise failure
 
 
 def body_hash(endpoint: Endpoint, body: bytes) -> str:

@@ -476,8 +476,8 @@ async def test_a_request_that_found_no_room_was_never_there(broker: Broker) -> N
         refused: httpx2.Response | None = None
         kept = []
         while refused is None:
-            call = asyncio.create_task(edge.post(chat()))
             before = await num_queued(broker)
+            call = asyncio.create_task(edge.post(chat()))
             while refused is None and await num_queued(broker) == before:
                 await asyncio.wait({call}, timeout=0.01)
                 refused = call.result() if call.done() else None

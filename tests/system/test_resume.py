@@ -17,6 +17,7 @@ from tests.support.counts import full_or
 from tests.support.waiting import until as eventually
 from tests.system.beside import Beside, edge_beside
 from tests.system.broker_state import QueueState, queue_state
+from tests.system.journals import Journal, open_journals
 from tests.system.stack import ADMIN_KEY, KEY, Stack, running, until
 
 STREAMS = 10
@@ -76,24 +77,25 @@ def parse(stream: bytes) -> list[Event]:
 
 
 class Uncut:
-    """What an undisturbed stream of the same body says, and says behind each token: the echo runner's are bytes."""
+    """What an undisturbed stream of the same body says, and says behind each token, as its journal has it."""
 
-    def __init__(self, stream: bytes) -> None:
+    def __init__(self, stream: bytes, journal: Journal) -> None:
         events = parse(stream)
         self.text = "".join(event.text for event in events)
-        self._bytes = self.text.encode()
+        self._pieces = journal.fold.pieces
         self._end = [event for event in events if event.is_end]
         self.ids = [int(event.id) for event in events if event.id is not None]
         self.num_tokens = max(self.ids) + 1
+        assert self.text == "".join(self._pieces)
 
     @property
     def hidden(self) -> list[int]:
         """Tokens that let no text out, as those in the middle of a character."""
-        return [token for token in range(self.num_tokens) if self.sent_with(token) == self.sent_with(token - 1)]
+        return [token for token in range(self.num_tokens) if not self._pieces[token]]
 
     def sent_with(self, place: int) -> str:
         # Not what the stream had said with it: on a busy machine one event brings several tokens.
-        return self._bytes[: place + 1].decode(errors="ignore")
+        return "".join(self._pieces[: place + 1])
 
     def check_rest(self, place: int, stream: bytes) -> None:
         """That a resumed stream says exactly what follows the token `place`, piece by piece."""
@@ -178,10 +180,14 @@ async def resume(client: httpx2.AsyncClient, request_id: str, place: int | None)
 
 
 async def uncut_streams(stack: Stack) -> dict[Order, Uncut]:
-    async with client_of(stack.url) as client:
+    async with client_of(stack.url) as client, open_journals(stack) as journals:
 
         async def ask(order: Order) -> Uncut:
-            return Uncut((await client.post(order.path, json=order.body)).content)
+            # With a key its journal stays although its end was delivered.
+            answer = await client.post(
+                order.path, json=order.body, headers={"idempotency-key": f"uncut-{order.number}"}
+            )
+            return Uncut(answer.content, await journals.read(answer.headers["x-inferflux-resume"].split("/")[3]))
 
         orders = [Order(number) for number in range(STREAMS)]
         return dict(zip(orders, await asyncio.gather(*map(ask, orders)), strict=True))
