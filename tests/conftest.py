@@ -16,8 +16,9 @@ from tests.support.counts import full_or
 from tests.support.nats import NatsServer, start_nats
 
 # A process of the product serves models of one backend, this one those of all. llama.cpp loads the configuration of AMX
-# tiles once for each thread, and oneDNN, whose threads are the same, leaves none.
+# tiles once for each thread, and PyTorch's libraries, whose threads are the same, leave none.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+os.environ.setdefault("MKL_ENABLE_INSTRUCTIONS", "AVX512_E2")
 
 # No test asserts a time, and a machine may be busy. New examples are looked for where full counts are asked for.
 hypothesis.settings.register_profile("reduced", deadline=None, derandomize=True)
