@@ -143,7 +143,7 @@ class TimedSteps:
 
     def _must_stop(self) -> bool:
         is_busy = self.is_busy() and sum(self._ran) > _ENOUGH_NS
-        return is_busy or self._time_is_up.is_set or self._subject.asked_to_stop.is_set
+        return is_busy or self.room_s() <= 0 or self._subject.asked_to_stop.is_set
 
 
 def _clear(context: LlamaContext, num_sequences: int) -> None:

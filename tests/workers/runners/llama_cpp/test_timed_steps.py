@@ -56,10 +56,10 @@ def test_every_figure_is_there_as_often_as_it_is_asked_for(subject: Subject) -> 
     with TimedSteps(subject, 60) as timings:
         timings.prepare(64, (64, 16), threads=1)
         for _ in range(2):
-            for threads in (1, 2):
-                assert all(figure(threads) for figure in (timings.decode, timings.batch, timings.prompt))
+            assert all(figure(1) for figure in (timings.decode, timings.batch, timings.prompt))
             assert timings.prefill(64)
             assert timings.prefill(16)
+        assert timings.decode(2)
         assert 0 < timings.room_s() < 60
         assert not timings.is_busy()
 
@@ -82,10 +82,19 @@ def test_contexts_are_gone_afterwards(subject: Subject, open_contexts: list[Llam
 
 def test_no_step_goes_on_when_the_time_is_up(subject: Subject) -> None:
     with TimedSteps(subject, 0.0) as timings:
-        timings._timer.join()
         assert timings.decode(1) is None
         assert timings.batch(1) is None
         assert timings.room_s() < 0
+
+
+def test_a_step_that_runs_when_the_time_is_up_ends_early(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    decode = LlamaContext.decode
+    monkeypatch.setattr(LlamaContext, "decode", lambda *rows: codes.append(decode(*rows)) or codes[-1])
+    with TimedSteps(subject, 60) as timings:
+        timings._time_is_up.set()
+        assert timings.decode(1) is None
+    assert codes == [2]
 
 
 def test_a_request_to_stop_is_heard(subject: Subject) -> None:

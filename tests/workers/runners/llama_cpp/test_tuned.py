@@ -22,7 +22,7 @@ from workers.runners.remembered import Remembered
 from workers.runners.waiting import RunTime
 
 PROCESSOR = Processor("Test CPU", frozenset({"avx2"}))
-FOUND = Tuning(2, 3, 128)
+FOUND = Tuning(1, 2, 128)
 
 
 class Measurements:
@@ -107,7 +107,7 @@ def test_a_failure_leaves_the_defaults(
     assert "makes no context" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "2 3", "2 3 128 1", "2 3 x", "2 -3 128", "9 9 512", "2 3 1024", "² 3 128"])
+@pytest.mark.parametrize("text", ["", "1 2", "1 2 128 1", "1 2 x", "1 -2 128", "9 9 512", "1 2 1024", "² 2 128"])
 def test_what_it_would_not_have_written_is_measured_again(
     request_: TuningRequest, remembered: Remembered, found: Measurements, text: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_it_is_said_what_was_measured_and_that_it_was(
         for _ in range(2):
             find_tuning(request_, PROCESSOR, remembered, found)
     measured, known = (record.getMessage() for record in caplog.records)
-    assert "model.gguf takes 2 threads for one row and 3 threads for more, micro-batches of 128" in measured
+    assert "model.gguf takes 1 thread for one row and 2 threads for more, micro-batches of 128" in measured
     assert measured.endswith("it was faster")
     assert known.endswith("micro-batches of 128, as measured at an earlier start")
 
@@ -152,10 +152,10 @@ def test_a_prompt_is_no_longer_than_the_model_can_have(request_: TuningRequest) 
 
 @pytest.fixture
 def open_(tiny_model: Path, cache_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Opens the tiny model on a CPU build and four processors, closed when the test is done."""
+    """Opens the tiny model on a CPU build and two processors, closed when the test is done."""
     monkeypatch.setattr("workers.runners.llama_cpp.library.Library.can_offload", False)
     for module in ("loading", "opened"):
-        monkeypatch.setattr(f"workers.runners.llama_cpp.{module}.num_processors", lambda: 4)
+        monkeypatch.setattr(f"workers.runners.llama_cpp.{module}.num_processors", lambda: 2)
     runners: list[LlamaCppRunner] = []
 
     def open__(tune: Callable[[TuningRequest], Outcome], **spec: object) -> Driver:
@@ -172,17 +172,17 @@ def open_(tiny_model: Path, cache_file: Path, tmp_path: Path, monkeypatch: pytes
 def test_a_model_runs_as_it_was_tuned_and_says_so(open_, found: Measurements) -> None:
     for _ in range(2):
         driver = open_(found)
-        assert "2 threads for one row and 3 threads for more, micro-batches of 128" in driver.facts.description
+        assert "1 thread for one row and 2 threads for more, micro-batches of 128" in driver.facts.description
         context, api = driver.runner._open_session().context, driver.runner._open_session().context._api
-        assert api.llama_n_threads(context._pointer) == 2
-        assert api.llama_n_threads_batch(context._pointer) == 3
+        assert api.llama_n_threads(context._pointer) == 1
+        assert api.llama_n_threads_batch(context._pointer) == 2
         assert api.llama_n_ubatch(context._pointer) == 128
         driver.feed(driver.create(), [5] * 200)
     assert len(found.requests) == 1
 
 
 @pytest.mark.llama
-@pytest.mark.parametrize(("tuning", "is_held_back"), [(Tuning(2, 3, 512), False), (Tuning(1, 4, 512), True)])
+@pytest.mark.parametrize(("tuning", "is_held_back"), [(Tuning(1, 1, 512), False), (Tuning(1, 2, 512), True)])
 def test_tokens_are_held_back_where_any_step_takes_every_processor(open_, tuning: Tuning, is_held_back: bool) -> None:
     driver = open_(Measurements(Outcome(tuning, "", is_final=True)))
     assert (driver.capabilities.emit_interval_s > 0) is is_held_back
@@ -190,7 +190,7 @@ def test_tokens_are_held_back_where_any_step_takes_every_processor(open_, tuning
 
 @pytest.mark.llama
 def test_sizes_do_not_depend_on_what_was_measured(open_, found: Measurements) -> None:
-    untuned = Measurements(Outcome(Tuning(4, 4, 512), "", is_final=False))
+    untuned = Measurements(Outcome(Tuning(2, 2, 512), "", is_final=False))
     one, other = (open_(tune, context=None, sequences=None) for tune in (untuned, found))
     assert one.capabilities == replace(other.capabilities, emit_interval_s=one.capabilities.emit_interval_s)
     assert one.facts.fingerprint == other.facts.fingerprint
@@ -211,7 +211,7 @@ def test_a_context_that_fails_does_not_stop_the_start(open_, monkeypatch: pytest
 
     monkeypatch.setattr(timed_steps, "LlamaContext", fail)
     driver = open_(measure)
-    assert "4 threads, micro-batches of 512" in driver.facts.description
+    assert "2 threads, micro-batches of 512" in driver.facts.description
     driver.feed(driver.create(), [5, 6, 7])
 
 
@@ -223,6 +223,18 @@ def test_the_tiny_model_is_measured_once(open_, monkeypatch: pytest.MonkeyPatch,
     assert len(descriptions) == 1
     assert "of a longer prompt" in caplog.records[0].getMessage()
     assert "at an earlier start" in caplog.records[1].getMessage()
+
+
+@pytest.mark.llama
+def test_when_there_is_no_time_the_defaults_stay_and_the_next_start_tries_again(
+    open_, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr(timed_steps, "run_time", lambda: RunTime(0, 0))
+    monkeypatch.setattr(tuned, "BUDGET_S", 0.0)
+    with caplog.at_level(logging.INFO, "workers.runners.llama_cpp.tuned"):
+        for _ in range(2):
+            assert "1 thread, micro-batches of 512" in open_(measure, threads=1).facts.description
+    assert [record.getMessage().count("to be measured at the next start") for record in caplog.records] == [1, 1]
 
 
 @pytest.mark.llama
