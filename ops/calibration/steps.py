@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ops.calibration.verdict import Figures
-from ops.calibration.waiting import run_time
 from workers.runners.base import Batch, Capabilities, ForwardStatus, Handle, ModelRunner, Opened, RunnerError
+from workers.runners.waiting import run_time
 
 PROMPT_TOKENS = 32
 PREFILL_TOKENS = 256
@@ -56,7 +56,7 @@ def measure(
         decode_alone=alone,
         decode=decode,
         memory_bytes=memory_bytes(),
-        waited=run_time().share_waited_since(before),
+        waited=run_time().since(before).share_waited,
     )
 
 

@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# A machine with nothing else to do stays far below.
-MAX_WAITED = 0.2
+from workers.runners.waiting import MAX_WAITED
 
 
 class _Document(BaseModel):

@@ -101,7 +101,8 @@ MODEL_CONTEXT = Setting("models.<id>.context", optional(integer(16, 2**24)), Non
 MODEL_SEQUENCES = Setting("models.<id>.sequences", optional(integer(1, 1024)), None,
     "Sequences that run at once on one worker. Empty: the backend's choice.")
 MODEL_THREADS = Setting("models.<id>.threads", optional(integer(1, 1024)), None,
-    "Threads of a CPU backend. Empty: one per processor.")
+    "Threads of a CPU backend. Empty: one per processor; on llama.cpp fewer where that was measured to be faster at the"
+    " first start with the model, which is remembered.")
 MODEL_GPU_LAYERS = Setting("models.<id>.gpu_layers", optional(integer(-1, 100_000)), None,
     "Layers on the GPU; -1 is all. Empty: all where the backend was built for one.")
 MODEL_KV_TYPE = Setting("models.<id>.kv_type", optional(choice("f32", "f16", "bf16", "q8_0", "q4_0")), None,

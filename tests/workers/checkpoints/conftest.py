@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import find_model, why_no_llama
+from tests.workers.runners.llama_cpp.conftest import by_default
 from tests.workers.runners.llama_cpp.driver import Driver
 from workers.checkpoints import Checkpoint, open_checkpoint
 from workers.runners.base import RunnerSpec
@@ -53,7 +54,7 @@ def open_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenModel]:
     with ExitStack() as stack:
 
         def open_(path: Path) -> Driver:
-            runner = LlamaCppRunner(cache_file=cache_file)
+            runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
             opened = runner.open(RunnerSpec("model", str(path), threads=1, sequences=1, context=256))
             stack.callback(runner.close)
             return Driver(runner, opened)

@@ -6,5 +6,7 @@ split_kv.py        one KV buffer per sequence (fast, committed at once)     } on
 unified_kv.py      one KV buffer for all (small, shares prefixes for nothing) } chosen by sizing.py
 context.py, model.py, batch_buffers.py, tokenizer.py      the library's objects, typed
 library.py, log.py                                        the library itself, once per process
-trial.py, trial_child.py, remembered.py, fingerprint.py   what is tried or hashed once and then remembered
+trial.py, trial_child.py, fingerprint.py                  what is tried or hashed once and then remembered
+tuned.py           threads and micro-batch: remembered, or measured with those below
+tuning.py, comparison.py, tuner.py, timed_steps.py        the choices, the rules, the order, the clock
 """

@@ -25,6 +25,10 @@ class AbortFlag:
         self._buffer[0] = b"\x00"
 
     @property
+    def is_set(self) -> bool:
+        return bool(self._buffer[0] != b"\x00")
+
+    @property
     def function(self) -> ctypes.c_void_p:
         return ctypes.cast(self._strlen, ctypes.c_void_p)
 

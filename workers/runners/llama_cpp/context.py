@@ -14,9 +14,8 @@ from workers.runners.llama_cpp.kv_types import KV_TYPES
 from workers.runners.llama_cpp.library import Library
 from workers.runners.llama_cpp.model import LlamaModel
 from workers.runners.llama_cpp.sizing import KvPlan
+from workers.runners.llama_cpp.tuning import Tuning
 
-# Prompt tokens that go through the graph at once. From 64 to 1,024 prefill is equally fast.
-_MICRO_BATCH = 512
 # A copy's staging buffer up to this size is kept: fresh memory costs more than the copy itself.
 _MAX_KEPT_BYTES = 64 * 2**20
 
@@ -28,7 +27,7 @@ _U8_POINTER = ctypes.POINTER(ctypes.c_uint8)
 class ContextOptions:
     plan: KvPlan
     kv_type: str
-    threads: int
+    tuning: Tuning
     batch_tokens: int
     logit_rows: int
 
@@ -63,6 +62,10 @@ class LlamaContext:
             self._buffers.close()
             self._api.llama_free(self._pointer)
             self._pointer = None
+
+    def set_threads(self, threads: int, batch_threads: int) -> None:
+        """From the next decode on."""
+        self._api.llama_set_n_threads(self._pointer, threads, batch_threads)
 
     def decode(
         self, tokens: IntArray, positions: IntArray, sequences: IntArray, logit_rows: npt.NDArray[np.integer[Any]]
@@ -158,11 +161,11 @@ class LlamaContext:
         params.kv_unified = plan.is_unified
         params.type_k = params.type_v = KV_TYPES[options.kv_type].ggml_type
         params.n_batch = options.batch_tokens
-        params.n_ubatch = min(_MICRO_BATCH, options.batch_tokens)
+        params.n_ubatch = min(options.tuning.micro_batch, options.batch_tokens)
         # The graph is laid out for this many rows of logits, and the library aborts the process above it.
         params.n_outputs_max = max(options.logit_rows, plan.num_handles)
-        # A step of several rows counts as batch processing, even when each is a sequence's next token.
-        params.n_threads = params.n_threads_batch = options.threads
+        params.n_threads = options.tuning.threads
+        params.n_threads_batch = options.tuning.batch_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.no_perf = True
         if self._abort_flag is not None:

@@ -13,9 +13,12 @@ from workers.runners.llama_cpp.kv_types import check_kv_type
 from workers.runners.llama_cpp.library import Library, load_library
 from workers.runners.llama_cpp.model import LlamaModel
 from workers.runners.llama_cpp.sizing import KvDemand, KvPlan, check_weights_fit, plan_kv
+from workers.runners.llama_cpp.timed_steps import Subject
 from workers.runners.llama_cpp.tokenizer import LlamaTokenizer
 from workers.runners.llama_cpp.trial import Trial, TrialRequest, find_trouble
-from workers.runners.machine import available_bytes, num_processors, processor
+from workers.runners.llama_cpp.tuned import Tune, TuningRequest, find_tuning
+from workers.runners.llama_cpp.tuning import Tuning
+from workers.runners.machine import available_bytes, num_cores, num_processors, processor
 from workers.runners.model_files import check_model_file, total_bytes
 from workers.runners.remembered import Remembered
 
@@ -37,7 +40,16 @@ class Loaded(NamedTuple):
     trouble: str | None
 
 
-def load(spec: RunnerSpec, stack: ExitStack, abort_flag: AbortFlag, remembered: Remembered, trial: Trial) -> Loaded:
+class Experiments(NamedTuple):
+    """What is tried out when a model is opened, unless it is remembered how it ended."""
+
+    trial: Trial
+    tune: Tune
+
+
+def load(
+    spec: RunnerSpec, stack: ExitStack, abort_flag: AbortFlag, remembered: Remembered, experiments: Experiments
+) -> Loaded:
     """Everything, to be closed by `stack`. Raises RunnerError with the reason."""
     kv_type = check_kv_type(spec.kv_type)
     path = check_model_file(spec.source)
@@ -45,7 +57,7 @@ def load(spec: RunnerSpec, stack: ExitStack, abort_flag: AbortFlag, remembered: 
     _check_gpu(spec, library)
     threads = _threads(spec)
     request = TrialRequest(path, spec.gpu_layers, threads)
-    trouble = find_trouble(request, processor(), library.version, remembered, trial)
+    trouble = find_trouble(request, processor(), library.version, remembered, experiments.trial)
     if not library.can_offload:
         check_weights_fit(path.name, total_bytes(path), available_bytes())
     model = LlamaModel(
@@ -55,7 +67,10 @@ def load(spec: RunnerSpec, stack: ExitStack, abort_flag: AbortFlag, remembered: 
     tokenizer = LlamaTokenizer(library, model)
     stack.callback(tokenizer.close)
     plan = plan_kv(_demand(spec, model, kv_type, threads))
-    options = _options(spec, plan, kv_type, threads)
+    subject = Subject(library, model, kv_type, _batch_tokens(spec), abort_flag)
+    question = TuningRequest(subject, path, spec.threads, num_processors(), num_cores(), is_repacked=trouble is None)
+    tuning = find_tuning(question, processor(), remembered, experiments.tune)
+    options = _options(plan, subject, tuning)
     context = LlamaContext(library, model, options, abort_flag if model.can_rewind else None)
     stack.callback(context.close)
     _decode_once(context)
@@ -89,12 +104,16 @@ def _demand(spec: RunnerSpec, model: LlamaModel, kv_type: str, threads: int) -> 
     )
 
 
-def _options(spec: RunnerSpec, plan: KvPlan, kv_type: str, threads: int) -> ContextOptions:
+def _batch_tokens(spec: RunnerSpec) -> int:
     batch_tokens = DEFAULT_BATCH_TOKENS if spec.batch_tokens is None else spec.batch_tokens
     if batch_tokens < 1:
         raise RunnerError(f"batch_tokens must be at least 1, not {batch_tokens}")
-    logit_rows = min(batch_tokens, max(_MIN_LOGIT_ROWS, plan.sequences))
-    return ContextOptions(plan, kv_type, threads, batch_tokens, logit_rows)
+    return batch_tokens
+
+
+def _options(plan: KvPlan, subject: Subject, tuning: Tuning) -> ContextOptions:
+    logit_rows = min(subject.batch_tokens, max(_MIN_LOGIT_ROWS, plan.sequences))
+    return ContextOptions(plan, subject.kv_type, tuning, subject.batch_tokens, logit_rows)
 
 
 def _decode_once(context: LlamaContext) -> None:

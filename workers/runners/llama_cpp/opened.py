@@ -64,7 +64,7 @@ def _capabilities(loaded: Loaded, kv: SplitKv | UnifiedKv) -> Capabilities:
 
 def _emit_interval_s(loaded: Loaded) -> float:
     """Held back only where the threads of a step take every processor."""
-    takes_all = not loaded.library.can_offload and loaded.options.threads >= num_processors()
+    takes_all = not loaded.library.can_offload and loaded.options.tuning.most_threads >= num_processors()
     return _EMIT_INTERVAL_S if takes_all else 0.0
 
 
@@ -74,7 +74,7 @@ def _description(loaded: Loaded, kv: SplitKv | UnifiedKv) -> str:
     parts = [
         f"llama.cpp (llama-cpp-python {loaded.library.version}, {device})",
         loaded.model.description,
-        f"{options.threads} thread{'s' if options.threads > 1 else ''}",
+        options.tuning.in_words,
         f"{plan.sequences} sequences of up to {plan.context} tokens and {plan.num_spare} to keep",
         f"{kv.layout} {options.kv_type} KV of {plan.num_cells} tokens",
     ]

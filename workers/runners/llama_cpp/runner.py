@@ -9,10 +9,11 @@ from pathlib import Path
 
 from workers.runners.base import Batch, ForwardResult, Handle, Opened, RunnerBooks, RunnerError, RunnerSpec
 from workers.runners.llama_cpp.abort_flag import AbortFlag
-from workers.runners.llama_cpp.loading import load
+from workers.runners.llama_cpp.loading import Experiments, load
 from workers.runners.llama_cpp.opened import describe
 from workers.runners.llama_cpp.session import Session
 from workers.runners.llama_cpp.trial import Trial, run_trial
+from workers.runners.llama_cpp.tuned import Tune, measure
 from workers.runners.remembered import Remembered, default_cache_file
 
 
@@ -23,9 +24,9 @@ class LlamaCppRunner:
     latter.
     """
 
-    def __init__(self, *, cache_file: Path | None = None, trial: Trial = run_trial) -> None:
+    def __init__(self, *, cache_file: Path | None = None, trial: Trial = run_trial, tune: Tune = measure) -> None:
         self._cache_file = cache_file
-        self._trial = trial
+        self._experiments = Experiments(trial, tune)
         self._abort_flag = AbortFlag()
         self._session: Session | None = None
 
@@ -34,7 +35,7 @@ class LlamaCppRunner:
             raise RunnerError("the runner is open already")
         remembered = Remembered(self._cache_file or default_cache_file())
         with ExitStack() as stack:
-            loaded = load(spec, stack, self._abort_flag, remembered, self._trial)
+            loaded = load(spec, stack, self._abort_flag, remembered, self._experiments)
             session = Session(loaded)
             opened = describe(loaded, session.kv, spec.chat_template, remembered)
             session.stack = stack.pop_all()

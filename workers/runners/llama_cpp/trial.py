@@ -5,7 +5,6 @@ child process loads the model and decodes first, and when it dies the model runs
 there.
 """
 
-import hashlib
 import logging
 import os
 import signal
@@ -74,9 +73,8 @@ def find_trouble(
     version and file, and only where the processor has AMX."""
     if not processor.has_amx:
         return None
-    flags = hashlib.sha256(" ".join(sorted(processor.flags)).encode()).hexdigest()[:16]
     layers = "all" if request.num_gpu_layers is None else str(request.num_gpu_layers)
-    key = f"trial {processor.name} {flags} llama-cpp-python {version} gpu_layers {layers} {identity(request.path)}"
+    key = f"trial {processor.identity} llama-cpp-python {version} gpu_layers {layers} {identity(request.path)}"
     reason = remembered.get(key)
     if reason is None:
         outcome = trial(request)

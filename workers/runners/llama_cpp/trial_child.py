@@ -11,6 +11,7 @@ from workers.runners.llama_cpp.context import ContextOptions, LlamaContext
 from workers.runners.llama_cpp.library import load_library
 from workers.runners.llama_cpp.model import LlamaModel
 from workers.runners.llama_cpp.sizing import KvPlan
+from workers.runners.llama_cpp.tuning import untuned
 
 # Kernels for one row, for a few and for many differ.
 _ROWS = (1, 8, 64)
@@ -24,7 +25,8 @@ def main(arguments: list[str]) -> int:
     try:
         model = LlamaModel(library, Path(path), num_gpu_layers=int(layers) if layers else None)
         plan = KvPlan(context=256, sequences=1, is_unified=False, num_cells=256)
-        options = ContextOptions(plan, "f16", int(threads), batch_tokens=max(_ROWS), logit_rows=1)
+        tuning = untuned(int(threads), batch_tokens=max(_ROWS))
+        options = ContextOptions(plan, "f16", tuning, batch_tokens=max(_ROWS), logit_rows=1)
         context = LlamaContext(library, model, options)
     except RunnerError as error:
         print(error, file=sys.stderr)

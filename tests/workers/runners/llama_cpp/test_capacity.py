@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.workers.runners.llama_cpp.conftest import by_default
 from tests.workers.runners.llama_cpp.driver import Driver, Feed
 from workers.runners.base import ForwardStatus, RunnerError, RunnerSpec
 from workers.runners.llama_cpp.runner import LlamaCppRunner
@@ -80,7 +81,7 @@ def test_cells_of_a_shared_prefix_are_freed_by_the_last_holder(unified: Driver) 
 def test_after_a_fatal_decode_only_release_and_close_are_left(
     tiny_model: Path, cache_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = LlamaCppRunner(cache_file=cache_file)
+    runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
     broken = Driver(runner, runner.open(RunnerSpec("model", str(tiny_model), context=256, sequences=2)))
     handle = broken.create()
     with monkeypatch.context() as patch:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workers.runners.llama_cpp.conftest import OpenModel
+from tests.workers.runners.llama_cpp.conftest import OpenModel, by_default
 from tests.workers.runners.llama_cpp.driver import Driver, Feed
 from tests.workers.runners.llama_cpp.gguf_file import write_gguf, write_tiny_model
 from workers.runners.base import RunnerError, RunnerSpec
@@ -21,7 +21,7 @@ def refuse(cache_file: Path, llama_cpp_installed: None):
     """Opens a model that must not load; the reason, which is one line and leaves the runner closed."""
 
     def refuse_(path: Path, **spec: object) -> str:
-        runner = LlamaCppRunner(cache_file=cache_file)
+        runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
         with pytest.raises(RunnerError) as caught:
             runner.open(RunnerSpec("model", str(path), **{"context": 256, "sequences": 1, "threads": 1, **spec}))
         with pytest.raises(RunnerError, match="not open"):
@@ -134,7 +134,7 @@ def test_without_settings_it_uses_what_the_model_and_machine_have(open_model: Op
 
 @pytest.mark.parametrize("kv_type", [*KV_TYPES, "F16"])
 def test_every_kind_of_kv_decodes(cache_file: Path, tiny_model: Path, kv_type: str) -> None:
-    runner = LlamaCppRunner(cache_file=cache_file)
+    runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
     spec = RunnerSpec("model", str(tiny_model), context=256, sequences=2, threads=1, kv_type=kv_type)
     driver = Driver(runner, runner.open(spec))
     assert np.isfinite(driver.feed(driver.create(), [5, 6, 7])).all()
@@ -157,7 +157,7 @@ def test_the_setting_replaces_the_template_in_the_file(cache_file: Path, tmp_pat
     file.write_text("{% for message in messages %}é{% endfor %}")
     fingerprints = {}
     for setting in (None, "{{ bos_token }}", str(file)):
-        runner = LlamaCppRunner(cache_file=cache_file)
+        runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
         facts = runner.open(RunnerSpec("model", str(model), context=256, sequences=1, chat_template=setting)).facts
         fingerprints[facts.chat_template] = facts.fingerprint
         runner.close()
@@ -176,7 +176,7 @@ def test_a_fingerprint_is_of_content_not_of_place(open_model: OpenModel, tiny_mo
 
 
 def test_a_runner_opens_once_and_again_after_close(cache_file: Path, tiny_model: Path) -> None:
-    runner = LlamaCppRunner(cache_file=cache_file)
+    runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
     spec = RunnerSpec("model", str(tiny_model), context=256, sequences=1)
     runner.open(spec)
     with pytest.raises(RunnerError, match="open already"):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.counts import full_or
-from tests.workers.runners.llama_cpp.conftest import OpenModel
+from tests.workers.runners.llama_cpp.conftest import OpenModel, by_default
 from tests.workers.runners.llama_cpp.driver import Driver
 from tests.workers.runners.llama_cpp.gguf_file import write_tiny_model
 from workers.runners.base import RunnerError, RunnerSpec
@@ -135,7 +135,7 @@ def test_lone_surrogates_do_not_raise(real: Driver) -> None:
 
 
 def test_after_close_nothing_is_encoded(tiny_model: Path, cache_file: Path) -> None:
-    runner = LlamaCppRunner(cache_file=cache_file)
+    runner = LlamaCppRunner(cache_file=cache_file, tune=by_default)
     tokenizer = runner.open(RunnerSpec("model", str(tiny_model), context=256, sequences=1)).facts.tokenizer
     runner.close()
     with pytest.raises(RunnerError, match="closed"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workers.runners.llama_cpp.conftest import by_default
 from tests.workers.runners.llama_cpp.driver import Driver
 from workers.runners.base import RunnerSpec
 from workers.runners.llama_cpp.runner import LlamaCppRunner
@@ -108,7 +109,7 @@ def test_after_a_crash_the_model_runs_without_repacked_weights_and_says_so(
     monkeypatch.setattr(
         loading, "LlamaModel", lambda *args, **kwargs: asked.append(kwargs) or real_model(*args, **kwargs)
     )
-    runner = LlamaCppRunner(cache_file=tmp_path / "trial.json", trial=Trials(CRASHED))
+    runner = LlamaCppRunner(cache_file=tmp_path / "trial.json", trial=Trials(CRASHED), tune=by_default)
     driver = Driver(runner, runner.open(RunnerSpec("model", str(tiny_model), context=256, sequences=1)))
     assert asked[0]["use_extra_buffers"] is False
     assert "weights not repacked, since the trial decode ended with SIGSEGV" in driver.facts.description

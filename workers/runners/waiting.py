@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 _TASKS = Path("/proc/self/task")
 
+# Of its time, a process waits for processors far less than this on a machine with nothing else to do.
+MAX_WAITED = 0.2
+
 
 class RunTime(NamedTuple):
     """Nanoseconds of all threads: computing, and waiting for a processor although there was something to compute."""
@@ -12,9 +15,16 @@ class RunTime(NamedTuple):
     ran: int
     waited: int
 
-    def share_waited_since(self, before: "RunTime") -> float:
-        ran, waited = self.ran - before.ran, self.waited - before.waited
-        return min(1.0, max(0.0, waited / (ran + waited))) if ran + waited > 0 else 0.0
+    def since(self, before: "RunTime") -> "RunTime":
+        return RunTime(self.ran - before.ran, self.waited - before.waited)
+
+    def plus(self, other: "RunTime") -> "RunTime":
+        return RunTime(self.ran + other.ran, self.waited + other.waited)
+
+    @property
+    def share_waited(self) -> float:
+        total = self.ran + self.waited
+        return min(1.0, max(0.0, self.waited / total)) if total > 0 else 0.0
 
 
 def run_time(tasks: Path = _TASKS) -> RunTime:
