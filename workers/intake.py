@@ -145,6 +145,7 @@ class Intake:
             task = asyncio.create_task(work, name=name)
             self._keep(task)
             task.add_done_callback(self._note_failure)
+        self.export_gauges()  # there for whoever looks before the first tick
         return self.served()
 
     async def pull(self) -> None:

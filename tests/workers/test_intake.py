@@ -51,6 +51,14 @@ async def undisturbed(edge: EdgeSide, **changes: object) -> str:
         return await end_of(await edge.submit(edge.request(**changes)))
 
 
+async def test_its_gauges_are_there_once_it_is_open(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.intake.TICK_S", 3600)
+    async with intake(broker, pull=False) as worker:
+        value = worker._metrics.registry.get_sample_value
+        assert value("inferflux_kv_pages", {"model": "echo", "state": "used"}) == 0
+        assert value("inferflux_worker_slots", {"model": "echo", "state": "free"}) == worker.slots
+
+
 async def test_a_request_is_answered_and_leaves_the_queue(broker: Broker, edge: EdgeSide) -> None:
     async with intake(broker, source="echo:repeat") as worker:
         prompt = ChatPrompt((ChatMessage("user", "say this"),))
