@@ -8,6 +8,8 @@ from statistics import median
 # stays below three times the median (1,500 tokens beside 8 chats on llama.cpp: 2.4 in the median, 2.8 in 19 of 20; at
 # 2.0 it was 3.2 and 3.7).
 _MEDIAN_STEPS = 1.4
+# Faster than anybody reads. So long a gap is no loss where it helps half as many as it delays, or more.
+_READABLE_GAP_S = 0.05
 # Before anything was measured, and however slow the runner: a prompt must get on.
 _FIRST_CHUNK = 32
 _LEAST_CHUNK = 8
@@ -61,15 +63,18 @@ class StepPace:
         decode, and one step can take them all, it does: one long gap for some, and then all go on together. In small
         chunks a burst would trail behind the first that came, in steps that are half empty, and so would the next
         burst, as it comes when this one ends. Where it is too much for a step, the bound widens with the square of
-        their ratio.
+        their ratio. When they are half as many or more, a stream need not be faster than it can be read.
         """
         if num_behind >= num_decodes and num_missing <= budget:
             return budget
         steps = self._decode_steps.get(_size_class(num_decodes))
         if not steps or self._seconds <= 0:
             return min(budget, _FIRST_CHUNK)
-        pressure = max(1.0, num_behind / num_decodes) ** 2
-        cap = pressure * _MEDIAN_STEPS * median(steps) * self._tokens / self._seconds
+        step_s = median(steps)
+        chunk_s = max(1.0, num_behind / num_decodes) ** 2 * _MEDIAN_STEPS * step_s
+        if 2 * num_behind >= num_decodes:
+            chunk_s = max(chunk_s, _READABLE_GAP_S - step_s)
+        cap = chunk_s * self._tokens / self._seconds
         return min(budget, max(int(cap), _LEAST_CHUNK))
 
 

@@ -24,11 +24,22 @@ def test_a_chunk_takes_about_one_and_a_half_median_decode_steps() -> None:
 def test_a_burst_behind_few_decodes_gets_larger_chunks() -> None:
     pace = StepPace()
     for num_decodes in (1, 4, 8):
+        pace.observe(num_decodes, 0, 0.100)
+    pace.observe(0, 100, 1.0)
+    for num_decodes, num_behind, times in ((8, 1, 1), (4, 4, 1), (4, 8, 4), (1, 7, 49)):
+        chunk = pace.prefill_cap(999, num_decodes=num_decodes, num_behind=num_behind, num_missing=LONG)
+        assert abs(chunk - 14 * times) <= 1
+
+
+def test_streams_need_not_be_faster_than_one_reads_when_half_as_many_wait() -> None:
+    pace = StepPace()
+    for num_decodes in (1, 2, 4, 8):
         pace.observe(num_decodes, 0, 0.010)
-    pace.observe(0, 200, 1.0)
-    assert pace.prefill_cap(512, num_decodes=8, num_behind=1, num_missing=LONG) == 8
-    assert pace.prefill_cap(512, num_decodes=4, num_behind=4, num_missing=LONG) == 8
-    assert pace.prefill_cap(512, num_decodes=1, num_behind=7, num_missing=LONG) == 137
+    pace.observe(0, 1000, 1.0)
+    for num_decodes, num_behind in ((1, 1), (2, 1), (4, 2), (8, 4), (8, 8)):
+        assert pace.prefill_cap(999, num_decodes=num_decodes, num_behind=num_behind, num_missing=LONG) == 40
+    for num_decodes, num_behind in ((4, 1), (8, 1), (8, 3)):
+        assert pace.prefill_cap(999, num_decodes=num_decodes, num_behind=num_behind, num_missing=LONG) in (13, 14)
 
 
 def test_a_burst_that_fits_a_step_is_taken_whole() -> None:
@@ -39,16 +50,16 @@ def test_a_burst_that_fits_a_step_is_taken_whole() -> None:
     assert pace.prefill_cap(511, num_decodes=1, num_behind=7, num_missing=350) == 511
     assert pace.prefill_cap(508, num_decodes=4, num_behind=4, num_missing=200) == 508
     # More streams would wait than be helped, or for longer than a step.
-    assert pace.prefill_cap(504, num_decodes=8, num_behind=7, num_missing=350) == 8
-    assert pace.prefill_cap(508, num_decodes=4, num_behind=4, num_missing=600) == 8
+    assert pace.prefill_cap(504, num_decodes=8, num_behind=7, num_missing=350) == 17
+    assert pace.prefill_cap(508, num_decodes=4, num_behind=4, num_missing=600) == 17
 
 
 def test_one_slow_step_does_not_move_the_median() -> None:
     pace = StepPace()
     pace.observe(0, 1000, 1.0)
     for duration in [0.01] * 10 + [5.0] + [0.01] * 10:
-        pace.observe(1, 0, duration)
-    assert pace.prefill_cap(512, num_decodes=1, num_behind=1, num_missing=LONG) == 13
+        pace.observe(4, 0, duration)
+    assert pace.prefill_cap(512, num_decodes=4, num_behind=1, num_missing=LONG) == 13
 
 
 def test_mixed_steps_settle_within_the_bound() -> None:
@@ -115,7 +126,7 @@ def test_chunks_are_measured_by_the_decodes_beside_them() -> None:
     pace.observe(6, 0, 0.025)
     assert not pace.wants_decodes_only(7)
     assert pace.prefill_cap(512, num_decodes=6, num_behind=2, num_missing=LONG) == 13
-    assert pace.prefill_cap(512, num_decodes=1, num_behind=1, num_missing=LONG) == 8
+    assert pace.prefill_cap(512, num_decodes=1, num_behind=1, num_missing=LONG) == 17
 
 
 def test_however_slow_a_prompt_gets_on() -> None:
