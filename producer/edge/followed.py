@@ -91,21 +91,28 @@ async def find_journal(connection: Connection, request_id: str) -> Found | Unrea
     """The journal of a request, whichever edge owns it; None when there is no record. Raises BrokerUnavailable."""
     if await _get(connection, {"last_by_subj": f"inferflux.tok.*.{request_id}.*"}) is None:
         return None
-    # Should two edges have accepted the same id at once, the first one's journal is the one that counts.
-    record = await _get(connection, {"seq": 1, "next_by_subj": f"inferflux.tok.*.{request_id}.head"})
-    event = _decode(record.payload) if record is not None else None
-    if record is not None and isinstance(event, Accepted):
-        edge = parse_journal(record.subject).edge
+    first = await _get(connection, {"seq": 1, "next_by_subj": f"inferflux.tok.*.{request_id}.*"})
+    head, event = first, _event_of(first)
+    if not isinstance(event, Accepted):
         # The request is published together with it, and where each stream has another leader a claim may be faster.
-        first = await _get(connection, {"seq": 1, "next_by_subj": journal(edge, request_id).all})
-        return Found(edge, record.seq if first is None else min(first.seq, record.seq), event)
+        head = await _get(connection, {"seq": 1, "next_by_subj": f"inferflux.tok.*.{request_id}.head"})
+        event = _event_of(head)
+    if head is not None and isinstance(event, Accepted):
+        # Should two edges have accepted the same id at once, the first one's journal is the one that counts.
+        edge = parse_journal(head.subject).edge
+        starts = [each for each in (first, head) if each is not None and parse_journal(each.subject).edge == edge]
+        return Found(edge, starts[0].seq, event)
     mark = await _get(connection, {"last_by_subj": f"inferflux.tok.*.{request_id}.run"})
-    event = _decode(mark.payload) if mark is not None else None
+    event = _event_of(mark)
     return Unreadable(event.reason if isinstance(event, Cancelled) else None)
 
 
 async def _get(connection: Connection, query: dict[str, object]) -> Record | None:
     return await get_record(connection, STREAM_TOKENS, query, give_up_s=_GIVE_UP_S)
+
+
+def _event_of(record: Record | None) -> Event | None:
+    return _decode(record.payload) if record is not None else None
 
 
 def _decode(payload: bytes) -> Event | None:

@@ -184,6 +184,20 @@ async def test_many_who_ask_for_the_depth_cost_one_question(broker: Broker) -> N
     assert broker.edge.raw.stats["out_msgs"] == before + 1
 
 
+async def test_a_look_is_renewed_before_somebody_has_to_wait_for_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.work_queue._CACHE_S", 3600)
+    queue = WorkQueue(broker.edge)
+    look = await queue.look("echo", PriorityClass.NORMAL)
+    [name] = queue._looks
+    aged = queue._looks[name] = look._replace(asked_at=look.asked_at - 2000)
+    assert await queue.look("echo", PriorityClass.NORMAL) is aged
+    await until(lambda: queue._looks[name] is not aged)
+    renewed = await queue.look("echo", PriorityClass.NORMAL)
+    assert renewed.asked_at >= look.asked_at and not queue._looking
+
+
 async def test_a_look_can_be_asked_for_that_is_newer_than_the_last(broker: Broker) -> None:
     queue = WorkQueue(broker.edge)
     first = await queue.look("echo", PriorityClass.NORMAL)
